@@ -501,6 +501,59 @@ fn a_question_about_deletions_outlives_a_full_queue() {
     protected.stop();
 }
 
+/// Most of a directory was removed while nothing protected it: the next start emptied the replica, and called it good.
+#[test]
+fn what_is_gone_while_nothing_runs_is_asked_about() {
+    // By change times, and by a copy of everything.
+    for arguments in [vec![], vec!["--orphans", "delete"]] {
+        let mut protected = Protected::prepare(Setup { arguments: arguments.clone(), ..Setup::default() });
+        let (many, dir) = (1400, protected.backing.join("dir"));
+        fs::create_dir(&dir).expect("a directory");
+        for number in 0..many {
+            fs::write(dir.join(format!("file{number}")), number.to_string()).expect("a file");
+        }
+        protected.start_again();
+        protected.wait_sync();
+        // How many there are is noted within a second.
+        std::thread::sleep(Duration::from_secs(3));
+        protected.stop();
+        let away = protected.base.path().join("away");
+        fs::rename(&dir, &away).expect("moved");
+        for is_killed in [true, false] {
+            protected.start_at_once();
+            let asked = wait_until(&protected, "asked", |connection| connection["state"] == "paused");
+            let reason = asked["reason"].as_str().expect("a reason");
+            assert!(reason.contains("of 1400 files are gone"), "{reason}");
+            let output = output_within(standin(&protected.run).args(["connection", "resume"]), COMMAND_MAX);
+            assert!(!output.status.success() && describe(&output).contains("--accept-deletes"), "{output:?}");
+            fs::write(protected.mount.join("later"), "programs go on").expect("a file");
+            assert_eq!(files_in(&protected.replica), many, "nobody has said yes");
+            match is_killed {
+                true => protected.kill9(),
+                false => drop(protected.stop_incomplete_by(libc::SIGTERM)),
+            }
+        }
+        // It was no one's wish: it is put back.
+        if arguments.is_empty() {
+            fs::rename(&away, &dir).expect("moved back");
+            protected.start_at_once();
+            crate::host::run(standin(&protected.run).args(["connection", "resume"]));
+            protected.wait_in_line();
+            protected.assert_in_sync();
+            assert_eq!(files_in(&protected.replica), many + 1);
+            protected.stop();
+            fs::rename(&dir, &away).expect("moved");
+        }
+        protected.start_at_once();
+        wait_until(&protected, "asked", |connection| connection["state"] == "paused");
+        crate::host::run(standin(&protected.run).args(["connection", "resume", "--accept-deletes"]));
+        protected.wait_in_line();
+        protected.assert_in_sync();
+        assert_eq!(files_in(&protected.replica), 1);
+        protected.stop();
+    }
+}
+
 /// Files were counted by their names and deletions by last names: a tree of which each file has two, or a
 /// link elsewhere, was deleted whole.
 #[test]

@@ -427,6 +427,69 @@ fn random_operations_of_a_set_arrive() {
     }
 }
 
+/// A set with rules was compared with everything at each start, and whenever its target had lost its place.
+#[test]
+fn what_has_changed_of_a_set_does_for_its_target() {
+    let _alone = heavy();
+    // Whether a start, and what comes into the set, leaves it at what has changed.
+    const SETS: [&[(&str, &str)]; 4] = [
+        &[("--exclude", "f1"), ("--exclude", "f3")],
+        &[("--exclude", "f2"), ("--exclude", "d3/")],
+        &[("--exclude", "/d1"), ("--include", "/d1/d2"), ("--exclude", "f4")],
+        &[("--include", "f*"), ("--include", "/d2"), ("--exclude", "d3/f*")],
+    ];
+    let mut minicopies = [[0; 2]; SETS.len()];
+    for (number, seed) in seeds(SETS.len() as u64).into_iter().enumerate() {
+        let at = match random::setting("STANDIN_SEED") {
+            Some(seed) => seed as usize % SETS.len(),
+            None => number % SETS.len(),
+        };
+        // So that a seed alone says which set it was.
+        let seed = seed - seed % SETS.len() as u64 + at as u64;
+        println!("STANDIN_SEED={seed}");
+        let mut protected = Protected::prepare(Setup::default());
+        let mut arguments = vec!["create", SET];
+        SETS[at].iter().for_each(|(option, pattern)| arguments.extend([*option, *pattern]));
+        told(&protected, &arguments);
+        let rules: Vec<Rule> = SETS[at]
+            .iter()
+            .map(|(option, pattern)| match *option {
+                "--exclude" => Rule::exclude(pattern),
+                _ => Rule::include(pattern),
+            })
+            .collect();
+        protected.start_again();
+        random::prepare(&protected.mount);
+        for round in 0..6_u64 {
+            random::work(&protected.mount, seed ^ round << 8, 300);
+            wait_until_good(&protected);
+            let is_killed = round % 2 == 1;
+            match is_killed {
+                true => {
+                    protected.kill9();
+                    protected.start_at_once();
+                }
+                false => drop(crate::host::run(standin(&protected.run).args(["replication", "stop"]))),
+            }
+            random::work(&protected.mount, seed ^ round << 16, 300);
+            if !is_killed {
+                crate::host::run(standin(&protected.run).args(["replication", "start"]));
+            }
+            wait_until_good(&protected);
+            let is_minicopy = connection(&protected)["progress"]["mode"] == "minicopy";
+            minicopies[at][usize::from(is_killed)] += usize::from(is_minicopy);
+            stop_and_compare(&mut protected, &rules);
+            protected.start_again();
+        }
+        protected.stop();
+    }
+    println!("minicopies while it runs, and of starts: {minicopies:?}");
+    if random::setting("STANDIN_SEED").is_none() {
+        let [names, ..] = minicopies;
+        assert!(names.iter().all(|count| *count > 0), "{minicopies:?}");
+    }
+}
+
 /// What a target was copied to by the rules before counted again after a kill: it has forgotten what they leave out.
 #[test]
 fn rules_that_a_kill_cuts_off_leave_nothing_out() {

@@ -173,6 +173,33 @@ fn what_differs_is_found_and_nothing_is_changed() {
     protected.stop();
 }
 
+/// One wrong byte in one file cost a copy and a second comparison of everything.
+#[test]
+fn a_repair_copies_no_more_than_the_part_that_differs() {
+    let mut protected = Protected::prepare(Setup::default());
+    plant(&protected.backing);
+    protected.start_again();
+    protected.wait_sync();
+    let whole = verify(&protected, &["--checksum"]);
+    let wrong = protected.replica.join("d4/inner/most/f7");
+    let before = fs::metadata(&wrong).and_then(|meta| meta.modified()).expect("a time");
+    let file = fs::OpenOptions::new().write(true).open(&wrong).expect("a file");
+    file.write_all_at(b"X", 3).expect("written");
+    file.set_modified(before).expect("its time");
+    let repaired = verify(&protected, &["--repair", "--checksum"]);
+    assert_eq!((repaired.code, repaired.summary["identical"].as_bool()), (0, Some(true)));
+    assert_eq!(repaired.summary["before_repair"]["different"], 1, "{:#}", repaired.summary);
+    assert_eq!(repaired.summary["compared"], whole.summary["compared"], "{:#}", repaired.summary);
+    assert!(protected.said().contains("mirror of d4/inner/most/f7"), "{}", protected.said());
+    // What is kept of it is a comparison of everything.
+    let last = asked(&protected, &["--last"]);
+    let last: Value = serde_json::from_slice(&last.stdout).expect("JSON");
+    assert_eq!(last["verified"]["path"], Value::Null, "{last}");
+    assert_eq!(last["verified"]["compared"], whole.summary["compared"], "{last}");
+    protected.assert_in_sync();
+    protected.stop();
+}
+
 /// One time that the replica's file system cannot hold let every wrong time in it pass.
 #[test]
 fn a_time_that_cannot_be_held_hides_no_wrong_one() {

@@ -155,7 +155,10 @@ fn lines(connection: &ConnectionStatus) -> String {
     {
         let _ = writeln!(text, "   only on the target: {moved} moved aside, {kept} kept, {deleted} deleted");
         if *spared > 0 {
-            let _ = writeln!(text, "   {spared} of them were too many to be deleted (--delete-guard)");
+            let _ = writeln!(
+                text,
+                "   {spared} of them were to be deleted: too many (--delete-guard), or the set has rules"
+            );
         }
     }
     for object in &aside.objects {

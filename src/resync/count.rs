@@ -1,6 +1,6 @@
-//! How large a tree is, counted beside a copy of it: for people alone, who want to know how long it takes.
-//! What changes meanwhile is counted as it was met. Content is not read, and what waits to be counted is
-//! bounded.
+//! How large a tree is, counted beside a copy of it, for people alone, who want to know how long it takes; and before
+//! one, whether most of it is gone. What changes meanwhile is counted as it was met. Content is not read, and
+//! what waits to be counted is bounded.
 
 use std::ffi::CStr;
 use std::io;
@@ -11,8 +11,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use rustix::fs::{AtFlags, Dir, FileType, StatxFlags, statx};
 
+use super::error::has_vanished;
 use super::look::stat;
 use super::progress::{CopyProgress, Size};
+use super::{CopyError, Gone};
 use crate::limits::{COUNTED_FROM, COUNTED_WAITING_MAX};
 use crate::sets::{DirRules, Matcher};
 use crate::sys::{FileHandle, open_by_handle};
@@ -33,8 +35,8 @@ impl Counting {
     /// is.
     pub fn start(root: BorrowedFd<'_>, rules: Option<Arc<Matcher>>, progress: Arc<CopyProgress>) -> Counting {
         let (is_wanted, wanted) = bounded(0);
-        let begun = Count::new(root, rules, wanted).and_then(|count| {
-            let work = move || count.run(COUNTED_FROM, &progress);
+        let begun = Count::new(root, rules).and_then(|count| {
+            let work = move || count.run(COUNTED_FROM, &progress, &wanted);
             std::thread::Builder::new().name("count".into()).spawn(work).map(drop)
         });
         if let Err(error) = begun {
@@ -49,67 +51,82 @@ struct Count {
     /// What lies on another one is no part of the tree.
     device: (u32, u32),
     rules: Option<Arc<Matcher>>,
-    /// Disconnected: nobody wants to know any more.
-    wanted: Receiver<()>,
     size: Size,
+    /// Of whatever is no directory.
+    names: u64,
     met: u64,
     /// As the walk of a copy: directories by their handles.
     waiting: Vec<(FileHandle, Option<DirRules>)>,
     /// Not everything could wait.
     is_cut: bool,
+    /// A directory could not be read.
+    is_blind: bool,
 }
 
 /// Nobody wants to know any more.
 struct Unwanted;
 
 impl Count {
-    fn new(root: BorrowedFd<'_>, rules: Option<Arc<Matcher>>, wanted: Receiver<()>) -> io::Result<Count> {
+    fn new(root: BorrowedFd<'_>, rules: Option<Arc<Matcher>>) -> io::Result<Count> {
         let status = stat(root)?;
         let top = rules.as_ref().map(|matcher| matcher.root());
         Ok(Count {
             root: root.try_clone_to_owned()?,
             device: (status.stx_dev_major, status.stx_dev_minor),
-            wanted,
             size: Size::default(),
+            names: 0,
             met: 0,
             waiting: vec![(FileHandle::of(root)?, top)],
             is_cut: false,
+            is_blind: false,
             rules,
         })
     }
 
-    fn run(mut self, after: Duration, progress: &CopyProgress) {
+    /// `wanted`: disconnected, nobody wants to know any more.
+    fn run(mut self, after: Duration, progress: &CopyProgress, wanted: &Receiver<()>) {
         // Most copies are over sooner.
-        if self.wanted.recv_timeout(after) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
+        if wanted.recv_timeout(after) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
             return;
         }
         // Of this thread alone.
         let _ = rustix::process::setpriority_process(None, NICENESS);
-        if self.all(progress).is_ok() {
+        let all = self.all(|count| {
+            if count.met.is_multiple_of(SAID_EVERY) {
+                progress.set_size(count.size, false);
+            }
+            if wanted.try_recv() == Err(TryRecvError::Disconnected) { Err(Unwanted) } else { Ok(()) }
+        });
+        if all.is_ok() {
             progress.set_size(self.size, !self.is_cut);
         }
     }
 
-    fn all(&mut self, progress: &CopyProgress) -> Result<(), Unwanted> {
+    /// `goes_on` is asked at each name.
+    fn all<E>(&mut self, mut goes_on: impl FnMut(&Count) -> Result<(), E>) -> Result<(), E> {
         while let Some((handle, rules)) = self.waiting.pop() {
             let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME;
-            // It is gone, or cannot be read: the copy says so.
-            let Ok(dir) = open_by_handle(self.root.as_fd(), &handle, flags) else { continue };
-            let Ok(entries) = Dir::read_from(&dir) else { continue };
-            for entry in entries.flatten() {
-                self.is_wanted()?;
+            let dir = open_by_handle(self.root.as_fd(), &handle, flags);
+            let entries = dir.and_then(|dir| Ok((Dir::read_from(&dir)?, dir)));
+            let (entries, dir) = match entries {
+                Ok(opened) => opened,
+                // It is gone, or cannot be read: the copy says so.
+                Err(error) => {
+                    self.is_blind |= !has_vanished(&error);
+                    continue;
+                }
+            };
+            for entry in entries {
+                let Ok(entry) = entry else {
+                    self.is_blind = true;
+                    break;
+                };
                 self.count(dir.as_fd(), entry.file_name(), rules.as_ref());
                 self.met += 1;
-                if self.met.is_multiple_of(SAID_EVERY) {
-                    progress.set_size(self.size, false);
-                }
+                goes_on(self)?;
             }
         }
         Ok(())
-    }
-
-    fn is_wanted(&self) -> Result<(), Unwanted> {
-        if self.wanted.try_recv() == Err(TryRecvError::Disconnected) { Err(Unwanted) } else { Ok(()) }
     }
 
     fn count(&mut self, dir: BorrowedFd<'_>, name: &CStr, rules: Option<&DirRules>) {
@@ -123,11 +140,14 @@ impl Count {
         }
         match FileType::from_raw_mode(status.stx_mode.into()) {
             FileType::Directory => self.wait(dir, name, rules),
-            FileType::RegularFile if self.has_file(name, rules) => {
-                self.size.files += 1;
-                // Each name its share.
-                let share = status.stx_size / u64::from(status.stx_nlink.max(1));
-                self.size.bytes = self.size.bytes.saturating_add(share);
+            kind if self.has_file(name, rules) => {
+                self.names += 1;
+                if kind == FileType::RegularFile {
+                    self.size.files += 1;
+                    // Each name its share.
+                    let share = status.stx_size / u64::from(status.stx_nlink.max(1));
+                    self.size.bytes = self.size.bytes.saturating_add(share);
+                }
             }
             _ => {}
         }
@@ -156,6 +176,49 @@ impl Count {
     }
 }
 
+/// How many names of whatever is no directory a target had, and how many percent of them may be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    pub names: u64,
+    pub percent: u8,
+}
+
+/// Enough was seen, or nobody wants to know.
+enum Over {
+    Enough,
+    Unwanted,
+}
+
+impl Expected {
+    /// How many names of the set are gone from a directory, where these are more than may be; it is looked no farther
+    /// than that takes. `None`: they are not, or it cannot be told.
+    ///
+    /// Errors: [`CopyError::Gone`]; [`CopyError::Read`] of the root.
+    pub fn missing(
+        self,
+        root: BorrowedFd<'_>,
+        rules: Option<Arc<Matcher>>,
+        mut goes_on: impl FnMut() -> Result<(), Gone>,
+    ) -> Result<Option<u64>, CopyError> {
+        let read = |error| CopyError::Read { doing: "look at", path: ".".into(), error };
+        let mut count = Count::new(root, rules).map_err(read)?;
+        let is_enough = |names: u64| {
+            names.saturating_mul(100) >= self.names.saturating_mul(100 - u64::from(self.percent.min(100)))
+        };
+        let seen = count.all(|count| match goes_on() {
+            Err(Gone) => Err(Over::Unwanted),
+            Ok(()) if is_enough(count.names) => Err(Over::Enough),
+            Ok(()) => Ok(()),
+        });
+        match seen {
+            Err(Over::Unwanted) => Err(CopyError::Gone),
+            Err(Over::Enough) => Ok(None),
+            Ok(()) if count.is_cut || count.is_blind || is_enough(count.names) => Ok(None),
+            Ok(()) => Ok(Some(self.names - count.names)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
@@ -169,7 +232,7 @@ mod tests {
         let (is_wanted, wanted) = bounded(0);
         let progress = CopyProgress::new();
         let root = File::open(root).unwrap();
-        Count::new(root.as_fd(), matcher, wanted).unwrap().run(Duration::ZERO, &progress);
+        Count::new(root.as_fd(), matcher).unwrap().run(Duration::ZERO, &progress, &wanted);
         drop(is_wanted);
         progress.snapshot().size.map(|size| (size, progress.snapshot().is_counted))
     }
@@ -199,10 +262,29 @@ mod tests {
         let temp = tree();
         let (is_wanted, wanted) = bounded(0);
         let root = File::open(temp.path()).unwrap();
-        let count = Count::new(root.as_fd(), None, wanted).unwrap();
+        let count = Count::new(root.as_fd(), None).unwrap();
         drop(is_wanted);
         let progress = CopyProgress::new();
-        count.run(Duration::ZERO, &progress);
+        count.run(Duration::ZERO, &progress, &wanted);
         assert_eq!(progress.snapshot().size, None);
+    }
+
+    #[test]
+    fn most_of_a_tree_is_gone_or_not() {
+        let temp = tree();
+        let root = File::open(temp.path()).unwrap();
+        let missing = |names, percent, rules: &[Rule]| {
+            let matcher = Some(Arc::new(Matcher::new(&Rules(rules.to_vec())).unwrap()));
+            Expected { names, percent }.missing(root.as_fd(), matcher, || Ok(())).unwrap()
+        };
+        // There are five.
+        assert_eq!(missing(10, 50, &[]), None);
+        assert_eq!(missing(11, 50, &[]), Some(6));
+        assert_eq!(missing(5, 0, &[]), None);
+        assert_eq!(missing(6, 0, &[]), Some(1));
+        assert_eq!(missing(1_000_000, 100, &[]), None);
+        assert_eq!(missing(10, 50, &[Rule::exclude("b/")]), Some(6));
+        let unwanted = Expected { names: 9, percent: 1 }.missing(root.as_fd(), None, || Err(Gone));
+        assert!(matches!(unwanted, Err(CopyError::Gone)));
     }
 }

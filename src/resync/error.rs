@@ -20,6 +20,8 @@ pub enum CopyError {
     Owed,
     /// Change times do not tell what has changed, and why. A new copy looks at everything.
     ByTime(&'static str),
+    /// More names are gone from the directory than may be without a person's word. Nothing was sent.
+    ManyGone { gone: u64, of: u64 },
     /// The connection ended.
     Gone,
 }
@@ -32,6 +34,7 @@ impl fmt::Display for CopyError {
             CopyError::NoHandles => write!(f, "one directory alone cannot be listed again here"),
             CopyError::Owed => write!(f, "more has changed than could be noted"),
             CopyError::ByTime(why) => write!(f, "everything is compared: {why}"),
+            CopyError::ManyGone { gone, of } => write!(f, "{gone} of {of} files are gone"),
             CopyError::Gone => write!(f, "the connection ended"),
         }
     }
@@ -45,6 +48,7 @@ impl std::error::Error for CopyError {
             | CopyError::NoHandles
             | CopyError::Owed
             | CopyError::ByTime(_)
+            | CopyError::ManyGone { .. }
             | CopyError::Gone => None,
         }
     }

@@ -34,6 +34,7 @@ mod weighed;
 #[cfg(test)]
 pub(crate) use by_time::Planted as PlantedSearch;
 pub use by_time::Search;
+pub use count::Expected;
 pub use error::CopyError;
 pub use had::TargetHad;
 pub use live::{Answer, BlockOrder, CheckOrder, LiveCopy, WhatIsOwed};

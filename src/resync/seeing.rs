@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fstat, openat2, statat, statx,
+};
 
 use super::CopyError;
 use super::error::is_of_the_object;
@@ -136,6 +138,16 @@ impl Eyes {
         let of = |fd| std::fs::read_link(proc_path(fd)).ok();
         let (root, path) = (of(self.root.as_fd())?, of(dir)?);
         Some(path.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec())
+    }
+
+    /// The path of what is no directory and has one name, from the root on; `None` where the system does not know it at this
+    /// moment.
+    pub fn only_name_of(&self, handle: &FileHandle) -> Option<Vec<u8>> {
+        let fd = open_by_handle(self.root.as_fd(), handle, libc::O_PATH | libc::O_NOFOLLOW).ok()?;
+        let path = self.path_of(fd.as_fd())?;
+        let (status, named) = (fstat(&fd).ok()?, statat(&self.root, &*path, AtFlags::SYMLINK_NOFOLLOW).ok()?);
+        let is_it = (status.st_dev, status.st_ino) == (named.st_dev, named.st_ino);
+        (is_it && status.st_nlink == 1).then_some(path)
     }
 
     /// Opens a directory of the tree for reading.

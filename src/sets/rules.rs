@@ -110,6 +110,16 @@ impl Rules {
         self.0.is_empty()
     }
 
+    /// Whether below every directory of the set the same names belong to it: they exclude names at any depth, and
+    /// nothing else. Where a directory of the set is moved to, the same of it is in the set then.
+    pub fn are_alike_everywhere(&self) -> bool {
+        let is_of_names = |rule: &Rule| {
+            let name = rule.pattern.strip_suffix('/').unwrap_or(&rule.pattern);
+            !rule.includes && rule.is_recursive && !name.contains('/') && name != "**"
+        };
+        self.0.iter().all(is_of_names)
+    }
+
     /// As they travel.
     pub fn to_wire(&self) -> Vec<SetRule> {
         let one = |rule: &Rule| SetRule {

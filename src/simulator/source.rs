@@ -23,6 +23,7 @@ use crate::map::Map;
 use crate::packet::*;
 use crate::queue::{Backlog, CursorId, DiskPlace, Planted as PlantedInQueue, Queue, Spilled};
 use crate::random::Random;
+use crate::sets::Matcher;
 use crate::source_side::{
     Driver, Kept, Leaves, LeftBehind, Mark, Marks, NetworkLink, PacketFeed, Reached, Settings, Surroundings,
     WalkOrder, Walked,
@@ -312,8 +313,8 @@ impl Surroundings for Desk {
         self.0.keeps.get()
     }
 
-    fn has_rules(&self) -> bool {
-        false
+    fn rules(&self) -> Option<Arc<Matcher>> {
+        None
     }
 
     fn random(&mut self) -> u64 {

@@ -10,8 +10,9 @@
 //! whatever other names its object has. One that came within the same minute is not missed (temporary files),
 //! and makes up for one other: where its object takes the place of another, that has a new version (an editor
 //! saves). So no more names are lost within a minute than are counted. How many there are is known once the
-//! target has been in line in this run. Copies are not asked for: what they find in the way, or missing on the
-//! source, is moved aside, and nothing of it deleted.
+//! target has been in line in this run. Before a copy of everything, or of what has changed while nothing was captured, the
+//! names of the source are counted ([`DeleteGuard::expects`]); what a copy finds in the way, or missing on the source, is
+//! moved aside, and nothing of it deleted.
 //!
 //! Whoever wants to act on a packet before its turn ([`super::relief`]) asks first, for each in its order, as
 //! the feed does: a packet counts once, whoever comes with it first.
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{DELETE_GUARD_BORN_MAX, DELETE_GUARD_FILES_MIN, DELETE_GUARD_WINDOW};
 use crate::packet::{Keeping, ObjectId, Op, Replaced, Sequence, decode_packet_header};
 use crate::queue::Packet;
+use crate::resync::Expected;
 use crate::words::DeleteLimit;
 
 #[cfg(test)]
@@ -48,6 +50,8 @@ struct State {
     counted: Sequence,
     /// A person lets all go up to here.
     accepted: Sequence,
+    /// And all that the next copy finds missing.
+    is_copy_accepted: bool,
     recent: Recent,
     asks: Option<Asked>,
 }
@@ -79,11 +83,21 @@ pub struct Asked {
     pub of: u64,
     /// The packet that would be one too many.
     pub at: Sequence,
+    /// They are gone from the directory, before a copy.
+    #[serde(default)]
+    pub by_copy: bool,
 }
 
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Asked { gone, of, .. } = self;
+        let Asked { gone, of, by_copy, .. } = self;
+        if *by_copy {
+            return write!(
+                f,
+                "{gone} of {of} files are gone from the directory since its target was in line: `standin connection resume \
+                 --accept-deletes` has them go there, too, aside"
+            );
+        }
         write!(
             f,
             "more than {gone} of {of} files would be deleted within a minute: `standin connection resume \
@@ -110,7 +124,8 @@ impl DeleteGuard {
     /// `noted`, `asks`: what [`DeleteGuard::noted`] and [`DeleteGuard::asks`] gave in the run before. Nobody has
     /// answered since.
     pub fn new(limit: DeleteLimit, noted: Option<u64>, asks: Option<Asked>) -> DeleteGuard {
-        let asks = asks.filter(|_| limit != DeleteLimit::Off);
+        // Before a copy it is counted again, and may be otherwise by then.
+        let asks = asks.filter(|asks| limit != DeleteLimit::Off && !asks.by_copy);
         DeleteGuard { limit, state: Mutex::new(State { noted, asks, ..State::default() }) }
     }
 
@@ -118,6 +133,7 @@ impl DeleteGuard {
     pub fn knows(&self, names: u64, upto: Sequence) {
         let mut state = self.state.lock();
         state.names = Some(names);
+        state.is_copy_accepted = false;
         state.counted = state.counted.max(upto);
     }
 
@@ -125,6 +141,7 @@ impl DeleteGuard {
     pub fn knows_the_rest(&self, upto: Sequence) {
         let mut state = self.state.lock();
         state.names = state.names.or(state.noted);
+        state.is_copy_accepted = false;
         state.counted = state.counted.max(upto);
     }
 
@@ -158,7 +175,7 @@ impl DeleteGuard {
             let misses = state.recent.misses(change) && !is_accepted;
             let gone = state.recent.gone_names + u64::from(misses);
             if misses && of > DELETE_GUARD_FILES_MIN && gone * 100 > of * u64::from(percent) {
-                state.asks = Some(Asked { gone, of, at: sequence });
+                state.asks = Some(Asked { gone, of, at: sequence, by_copy: false });
                 return false;
             }
             state.recent.take(packet.queued_at, change, misses);
@@ -167,6 +184,19 @@ impl DeleteGuard {
         }
         state.counted = sequence;
         true
+    }
+
+    /// How many names a copy is to find, as far as that is known and nobody has accepted less.
+    pub fn expects(&self) -> Option<Expected> {
+        let DeleteLimit::Percent(percent) = self.limit else { return None };
+        let state = self.state.lock();
+        let names = state.names.or(state.noted).filter(|names| *names > DELETE_GUARD_FILES_MIN)?;
+        (!state.is_copy_accepted).then_some(Expected { names, percent })
+    }
+
+    /// A copy has found fewer.
+    pub fn ask_of_copy(&self, gone: u64, of: u64) -> Asked {
+        *self.state.lock().asks.insert(Asked { gone, of, at: Sequence(0), by_copy: true })
     }
 
     /// What it asks for, if it does.
@@ -178,7 +208,7 @@ impl DeleteGuard {
     pub fn accept(&self, upto: Sequence) {
         let mut state = self.state.lock();
         if state.asks.take().is_some() {
-            state.accepted = upto;
+            (state.accepted, state.is_copy_accepted) = (upto, true);
             (state.recent.gone, state.recent.gone_names) = (VecDeque::new(), 0);
         }
     }

@@ -125,9 +125,6 @@ impl Session {
     /// Errors: an item that makes no sense in a copy of what is owed, or in another one.
     pub(super) fn must_fit(&mut self, item: &LaneItem) -> Result<(), Fault> {
         match (&self.vouching, item) {
-            (Some(vouching), LaneItem::Rules { .. }) if !vouching.compares => {
-                Err(Fault::Refused("rules in a copy of what is owed"))
-            }
             (Some(_), LaneItem::NamesMatch) => {
                 Err(Fault::Refused("names that match in a copy of what is owed"))
             }

@@ -14,6 +14,7 @@
 //! behind P0: so it is asked once more, right behind P0 ([`WhatIsOwed`]).
 
 mod file;
+mod outside;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::AsFd;
@@ -206,8 +207,8 @@ pub type WhatIsOwed = Arc<dyn Fn() -> Option<Owed> + Send + Sync>;
 
 impl<S: StampedSink> LiveCopy<S> {
     /// Only what is owed is shown, to a target that was as the source before that has changed. What was
-    /// deleted since is deleted there, up to so many percent of all that it has; with 0 it is moved aside. The set
-    /// has no rules.
+    /// deleted since is deleted there, up to so many percent of all that it has; with 0 it is moved aside. Where the set
+    /// has rules, no directory has come to other ones since.
     pub fn only(
         mut self,
         owed: Arc<Owed>,
@@ -241,6 +242,8 @@ impl<S: StampedSink> LiveCopy<S> {
     pub(super) fn step_of_owed(&mut self) -> Result<Option<Stepped>, CopyError> {
         let Some(owing) = &mut self.owing else { return Ok(None) };
         match owing.turn() {
+            Turn::File(file) if file.is_new() && self.is_out(&file.place) => self.say_left(&file.place)?,
+            Turn::Doubted { place, .. } if self.is_out(&place) => self.say_left(&place)?,
             Turn::File(file) => self.send_owed(file)?,
             Turn::Doubted { place, size } => self.send_doubted(place, size)?,
             Turn::Attributes(at) => self.send_bare(at)?,

@@ -1,31 +1,18 @@
 //! The comparison of a connection: one at a time, beside packets, never beside a copy.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never};
 
 use super::surroundings::Walked;
+use super::verified::Verified;
 use crate::control::MirrorStatus;
 use crate::limits::{CHECK_ANSWERS_MAX, DIFFERENCES_LEN_MAX, DIFFERENCES_NAMED_MAX};
 use crate::packet::{BlockHash, CheckCounts, Difference, ItemNumber, Sequence};
 use crate::resync::{Answer, CheckOrder, CopyProgress};
 use crate::source_side::kept::WhatVerified;
 use crate::words::VerifyMode;
-
-/// What a comparison came to.
-#[derive(Clone, Debug)]
-pub struct Verified {
-    pub counts: CheckCounts,
-    /// Differences by name, in the order in which they were found; perhaps not all.
-    pub found: Vec<Difference>,
-    /// Objects that the source could not read.
-    pub unread: u64,
-    /// The first and the last position as of which something was compared.
-    pub from: Sequence,
-    pub upto: Sequence,
-    pub took: Duration,
-}
 
 /// How a comparison ended; or why there is no result.
 pub type Outcome = Result<Verified, String>;
@@ -35,6 +22,8 @@ pub(crate) struct CheckWish {
     pub(super) order: CheckOrder,
     /// The moment, in seconds since 1970, up to which it makes all that were due by themselves.
     pub(super) serves_s: Option<i64>,
+    /// What one of all came to before, whose differences all lie in this part: together they are one of all.
+    pub(super) of_all: Option<CheckCounts>,
     pub(super) reply: Sender<Outcome>,
 }
 
@@ -57,6 +46,7 @@ pub(super) struct Running {
     reply: Sender<Outcome>,
     pub(super) what: WhatVerified,
     pub(super) serves_s: Option<i64>,
+    of_all: Option<CheckCounts>,
     /// What the connection said of its copy before.
     pub(super) before: (MirrorStatus, Option<Arc<CopyProgress>>),
     found: Vec<Difference>,
@@ -77,10 +67,11 @@ impl Checking {
     pub(super) fn begin(
         from: Sequence,
         before: (MirrorStatus, Option<Arc<CopyProgress>>),
-        CheckWish { order, serves_s, reply }: CheckWish,
+        CheckWish { order, serves_s, of_all, reply }: CheckWish,
         walk: impl FnOnce(CheckOrder, Receiver<Answer>) -> std::io::Result<Receiver<Walked>>,
     ) -> Result<Checking, (std::io::Error, Sender<Outcome>)> {
-        let what = what_of(&order);
+        let mut what = what_of(&order);
+        what.below.take_if(|_| of_all.is_some());
         let (answers, heard) = bounded(CHECK_ANSWERS_MAX);
         let ended = match walk(order, heard) {
             Ok(ended) => ended,
@@ -94,6 +85,7 @@ impl Checking {
             reply,
             what,
             serves_s,
+            of_all,
             before,
             found,
             found_len,
@@ -164,8 +156,14 @@ impl Running {
         upto: Sequence,
     ) -> Option<Verified> {
         let (_, counts) = self.said.filter(|(said, _)| Some(*said) == end)?;
+        let counts = match self.of_all {
+            None => counts,
+            Some(CheckCounts { compared, bytes_compared, .. }) => {
+                CheckCounts { compared, bytes_compared, ..counts }
+            }
+        };
         let (found, took) = (std::mem::take(&mut self.found), self.since.elapsed());
-        Some(Verified { counts, found, unread, from: self.from, upto, took })
+        Some(Verified { mode: self.what.mode, counts, found, unread, from: self.from, upto, took })
     }
 
     /// The walk has failed, and told the target so, whatever that has said of an end.
@@ -197,7 +195,7 @@ mod tests {
 
     fn begun() -> Checking {
         let (reply, _) = bounded(1);
-        let wish = CheckWish { order: CheckOrder::default(), serves_s: None, reply };
+        let wish = CheckWish { order: CheckOrder::default(), serves_s: None, of_all: None, reply };
         Checking::begin(Sequence(0), (MirrorStatus::Complete, None), wish, |_, _| Ok(never()))
             .unwrap_or_else(|(error, _)| panic!("{error}"))
     }

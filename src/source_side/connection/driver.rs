@@ -367,6 +367,7 @@ impl<S: Surroundings> Driver<S> {
         let outcome = self.machine.handle_command(clock::now(), command);
         if command == Command::AcceptDeletes && outcome.is_ok() {
             self.guard.accept(self.queue.last().sequence);
+            self.begin_copy();
         }
         self.act();
         outcome

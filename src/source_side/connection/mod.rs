@@ -14,6 +14,7 @@ mod driver;
 mod healing;
 mod publishing;
 mod surroundings;
+mod verified;
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -38,8 +39,8 @@ use crate::intercept::{Divergence, Fence};
 use crate::link::{LinkStats, Saved};
 use crate::map::Map;
 use crate::packet::{
-    DataState, DifferenceKind, Ids, LeftOut, MarkerEnd, ObjectId, OrphanCounts, Position, Sequence, SetId,
-    WithheldCounts,
+    CheckCounts, DataState, DifferenceKind, Ids, LeftOut, MarkerEnd, ObjectId, OrphanCounts, Position,
+    Sequence, SetId, WithheldCounts,
 };
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
@@ -47,10 +48,10 @@ use crate::source_side::roles::Roles;
 use crate::target_side::clones::Unit;
 use crate::words::{
     Compression, CopyMode, DeleteLimit, HashKind, LimitPlan, Order, Origin, OrphanRules, OwnedBy, Rate,
-    SchedulePlan, Target, WhenFull,
+    SchedulePlan, Target, VerifyMode, WhenFull,
 };
 use checking::CheckWish;
-pub use checking::{Outcome, Verified};
+pub use checking::Outcome;
 pub(crate) use driver::Driver;
 pub use driver::Foreseen;
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub(crate) use driver::News;
 pub use surroundings::Around;
 #[cfg(test)]
 pub(crate) use surroundings::{FirstOwed, NetworkLink, OwedOrder, Surroundings, WalkOrder, Walked};
+pub use verified::Verified;
 
 /// What a connection needs to know for its whole life.
 pub struct Settings {
@@ -280,16 +282,20 @@ pub enum Suspects {
 }
 
 impl Suspects {
-    /// What a comparison has found. Where not all is known by name, everything is suspect.
-    pub(super) fn found(Verified { counts, found, .. }: &Verified) -> Suspects {
-        let names = |kind| found.iter().filter(|found| found.kind == kind).count() as u64;
-        let differ = found
-            .iter()
-            .filter(|found| !matches!(found.kind, DifferenceKind::Missing | DifferenceKind::Extra));
-        let objects: HashSet<ObjectId> = differ.filter_map(|found| found.object).collect();
-        let all = counts.missing + counts.extra + counts.different;
-        let named = names(DifferenceKind::Missing) + names(DifferenceKind::Extra) + objects.len() as u64;
-        if named < all { Suspects::All } else { Suspects::These(Arc::new(objects)) }
+    /// What a comparison has found. Where content was compared and not all is known by name, everything is suspect.
+    pub(super) fn found(verified: &Verified) -> Suspects {
+        match verified.mode {
+            VerifyMode::Checksum | VerifyMode::Audit if !verified.names_all() => Suspects::All,
+            VerifyMode::Checksum | VerifyMode::Audit => {
+                Suspects::These(Arc::new(verified.differing(|_| true).collect()))
+            }
+            // Of content nothing is known but by sizes and times, and by those a copy sends it.
+            VerifyMode::Attributes => {
+                use DifferenceKind::{Mode, Owner, Xattr};
+                let is_of_content = |kind| !matches!(kind, Mode | Owner | Xattr);
+                Suspects::These(Arc::new(verified.differing(is_of_content).collect()))
+            }
+        }
     }
 }
 
@@ -468,10 +474,18 @@ impl Connection {
         self.verify_for(order, None)
     }
 
+    /// As [`Connection::verify`], of a part in which all lies that one of all has found, which came to this.
+    pub fn verify_rest(&self, order: CheckOrder, of_all: CheckCounts) -> Receiver<Outcome> {
+        let (reply, answered) = bounded(1);
+        let _ =
+            self.inbox.send(Told::Verify(CheckWish { order, serves_s: None, of_all: Some(of_all), reply }));
+        answered
+    }
+
     /// With its result all are made that were due by themselves up to this moment.
     pub fn verify_for(&self, order: CheckOrder, serves_s: Option<i64>) -> Receiver<Outcome> {
         let (reply, answered) = bounded(1);
-        let _ = self.inbox.send(Told::Verify(CheckWish { order, serves_s, reply }));
+        let _ = self.inbox.send(Told::Verify(CheckWish { order, serves_s, of_all: None, reply }));
         answered
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -13,9 +13,10 @@ use crate::intercept::Volume;
 use crate::link::{LinkStats, Outgoing, Saved, SourceEvent, SourceLink, Waker};
 use crate::packet::{Features, Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
-    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, Gone, LiveCopy, Looks, Owed, Pace,
-    Search, TargetHad, WhatIsOwed,
+    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, Expected, Gone, LiveCopy, Looks,
+    Owed, Pace, Search, TargetHad, WhatIsOwed,
 };
+use crate::sets::Matcher;
 use crate::source_side::feed::{PacketFeed, StampedLane};
 use crate::source_side::remote::Route;
 use crate::words::Compression;
@@ -44,7 +45,8 @@ pub(crate) trait Surroundings {
     fn saved(&self) -> Saved;
 
     /// The set has rules: not all that is marked belongs to it.
-    fn has_rules(&self) -> bool;
+    /// The rules of the set, if it has some.
+    fn rules(&self) -> Option<Arc<Matcher>>;
 
     /// What is removed stays on targets, in its place or aside.
     fn keeps_removed(&self) -> bool;
@@ -77,6 +79,8 @@ pub(crate) trait NetworkLink {
 pub(crate) struct WalkOrder {
     /// Nothing is copied: this is compared.
     pub check: Option<CheckOrder>,
+    /// What the target had, where a person is to be asked before most of it goes.
+    pub expected: Option<Expected>,
     pub ids: Ids,
     /// What changed since then is copied whatever the target compares.
     pub suspect_since: Timestamp,
@@ -137,11 +141,7 @@ impl FirstOwed {
         if found.get().is_none() {
             const SET: CopyError = CopyError::ByTime("the clock was set");
             let moment = since().ok_or(SET)?;
-            let mut is_wanted = || match answers.try_recv() {
-                Err(TryRecvError::Empty) => Ok(()),
-                // Nobody has asked it anything yet.
-                Ok(_) | Err(TryRecvError::Disconnected) => Err(Gone),
-            };
+            let mut is_wanted = || is_unasked(answers);
             let owed = Search::new(backing, ids, moment, &now, &mut is_wanted)?.run()?;
             // What was stamped meanwhile by a clock that is set back says nothing of what was there before.
             if since() != Some(moment) {
@@ -152,6 +152,14 @@ impl FirstOwed {
         let all = move || Some(found.get()?.clone().and(now()?));
         let first = Arc::new(all().ok_or(CopyError::Owed)?);
         Ok((first, Arc::new(all)))
+    }
+}
+
+/// Whether a copy that has not begun is still wanted: nobody has asked the target anything yet.
+fn is_unasked(answers: &Receiver<Answer>) -> Result<(), Gone> {
+    match answers.try_recv() {
+        Err(TryRecvError::Empty) => Ok(()),
+        Ok(_) | Err(TryRecvError::Disconnected) => Err(Gone),
     }
 }
 
@@ -203,6 +211,7 @@ impl Surroundings for Around {
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
         let WalkOrder {
             check,
+            expected,
             ids,
             suspect_since,
             suspects,
@@ -220,6 +229,12 @@ impl Surroundings for Around {
         let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
         let copy = move || {
             let since = Some(suspect_since);
+            if let Some(expected) = expected {
+                let missing = expected.missing(backing.as_fd(), volume.matcher(), || is_unasked(&answers))?;
+                if let Some(gone) = missing {
+                    return Err(CopyError::ManyGone { gone, of: expected.names });
+                }
+            }
             let owed = owed.map(|order| {
                 let looked = order.first.find(
                     backing.try_clone().map_err(cannot_open)?,
@@ -253,8 +268,8 @@ impl Surroundings for Around {
         Looks::keeping(&*self.volume).is_some()
     }
 
-    fn has_rules(&self) -> bool {
-        self.volume.matcher().is_some()
+    fn rules(&self) -> Option<Arc<Matcher>> {
+        self.volume.matcher()
     }
 
     fn random(&mut self) -> u64 {

@@ -279,3 +279,23 @@ fn about_so_many_names_are_known_in_the_next_run() {
     next.knows_the_rest(Sequence(3));
     assert_eq!(next.noted(), Some(12_000));
 }
+
+/// Before a copy the names are counted; what a person accepts holds for the next copy, and no longer.
+#[test]
+fn what_is_gone_before_a_copy_is_asked_about_once() {
+    let guard = DeleteGuard::new(DeleteLimit::Percent(50), Some(FILES), None);
+    let expected = Expected { names: FILES, percent: 50 };
+    assert_eq!(guard.expects(), Some(expected), "by what the run before has noted");
+    let asked = guard.ask_of_copy(1500, FILES);
+    assert!(asked.to_string().contains("1500 of 2000 files are gone"), "{asked}");
+    assert_eq!(guard.asks(), Some(asked));
+    // The next run counts again.
+    assert_eq!(DeleteGuard::new(DeleteLimit::Percent(50), Some(FILES), Some(asked)).asks(), None);
+    guard.accept(Sequence(7));
+    assert_eq!((guard.asks(), guard.expects()), (None, None));
+    guard.knows(FILES, Sequence(9));
+    assert_eq!(guard.expects(), Some(expected));
+    assert_eq!(DeleteGuard::new(DeleteLimit::Off, Some(FILES), None).expects(), None);
+    assert_eq!(DeleteGuard::new(DeleteLimit::Percent(50), Some(900), None).expects(), None);
+    assert_eq!(DeleteGuard::new(DeleteLimit::Percent(50), None, None).expects(), None);
+}

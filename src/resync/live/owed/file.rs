@@ -50,6 +50,11 @@ impl OwedFile {
         OwedFile { place, fd: None, ranges: content.ranges(), at: Cursor::default() }
     }
 
+    /// Nothing of it was sent.
+    pub fn is_new(&self) -> bool {
+        self.fd.is_none()
+    }
+
     /// Sends the next pieces; a file of which little is owed is one step.
     ///
     /// Errors: [`Gone`].

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::super::Suspects;
-use super::super::checking::{CheckWish, Checking, Outcome, Running, Verified};
+use super::super::checking::{CheckWish, Checking, Outcome, Running};
 use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
+use super::super::verified::Verified;
 use super::Driver;
 use crate::connection::Flow;
 use crate::control::{MirrorStatus, unix_ms};
@@ -47,6 +48,7 @@ impl<S: Surroundings> Driver<S> {
         let begun = Checking::begin(self.queue.last().sequence, before, wish, |order, answers| {
             around.walk(WalkOrder {
                 check: Some(CheckOrder { takes_holes, ..order }),
+                expected: None,
                 ids,
                 suspect_since: Timestamp::default(),
                 suspects: Arc::default(),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::copying::{Attempt, Copying, EndSaid};
-use super::super::surroundings::{FirstOwed, NetworkLink, Surroundings, WalkOrder, Walked};
+use super::super::surroundings::{FirstOwed, NetworkLink, OwedOrder, Surroundings, WalkOrder, Walked};
 use super::super::{Settings, Suspects};
 use super::{Driver, Trust};
 use crate::clock;
@@ -15,7 +15,7 @@ use crate::packet::{
     BlockHash, DataState, ItemNumber, LaneItem, LeftOut, ObjectId, OrphanCounts, OrphanRule, Sequence,
     SourceMessage, Text, Timestamp,
 };
-use crate::resync::{Answer, BlockOrder, CopyError, CopyReport, ProgressSnapshot, TargetHad};
+use crate::resync::{Answer, BlockOrder, CopyError, CopyReport, Expected, ProgressSnapshot, TargetHad};
 use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::{Clock, EVERYTHING};
 use crate::words::{CopyMode, DeleteLimit, HashKind, OrphanChoice, OrphanRules};
@@ -37,6 +37,27 @@ impl<S: Surroundings> Driver<S> {
         });
         self.copy = Copying::Awaited;
         self.begin_copy();
+    }
+
+    /// How many names the target had, where it goes on where this source was and a person is asked before most of them
+    /// go. What is marked in this run is known by its packets.
+    fn expected(&self, owed: Option<&OwedOrder>) -> Option<Expected> {
+        let is_marked = owed.is_some_and(|owed| matches!(owed.first, FirstOwed::Known(_)));
+        let applied = &self.lacks.proof()?.applied;
+        let is_of_this_run = applied.same_history(&self.queue.last());
+        let goes_on =
+            is_of_this_run || self.settings.marks.leads_to(&self.settings.target.to_string(), applied);
+        // Other rules leave out what is there all the same.
+        let is_same_set = self.settings.divergence.count() <= self.shared.report.lock().covers;
+        if is_marked || !goes_on || !is_same_set { None } else { self.guard.expects() }
+    }
+
+    /// Nothing of the copy has gone to the target: it waits for a person's word.
+    fn ask_about_missing(&mut self, gone: u64, of: u64) {
+        self.copy = Copying::Awaited;
+        let asked = self.guard.ask_of_copy(gone, of);
+        self.update(|report| report.mirror = MirrorStatus::Stopped);
+        self.happened(Event::ManyDeletes { reason: asked.to_string() });
     }
 
     /// Begins an attempt at the copy that is awaited, if one is and it may.
@@ -71,9 +92,11 @@ impl<S: Surroundings> Driver<S> {
         let owed = self.owed().ok();
         let rung = if owed.is_some() { Rung::Owed } else { self.rung_of_everything(is_empty) };
         let is_minicopy = owed.is_some();
+        let expected = self.expected(owed.as_ref());
         let searches = owed.as_ref().is_some_and(|owed| matches!(owed.first, FirstOwed::ByTime { .. }));
         let order = |answers, progress| WalkOrder {
             check: None,
+            expected,
             ids,
             suspect_since,
             suspects: suspects.clone(),
@@ -230,6 +253,7 @@ impl<S: Surroundings> Driver<S> {
             Ok(CopyReport { .. }) => self.in_line(),
             // The link says why; the next one begins anew.
             Err(CopyError::Gone) => {}
+            Err(CopyError::ManyGone { gone, of }) => self.ask_about_missing(gone, of),
             Err(error) => {
                 self.lacks.everything("a copy has failed");
                 self.lost(LostBy::Network, format!("the copy failed: {error}"));
@@ -326,8 +350,8 @@ impl<S: Surroundings> Driver<S> {
         }
         if spared > 0 {
             log::warn!(
-                "connection {id} to {target}: they were to be deleted and are too many of all for that \
-                 (--delete-guard): `standin orphans remove`, on the target, deletes them"
+                "connection {id} to {target}: they were to be deleted, and are too many of all for that (--delete-guard), or \
+                 may hold what the rules of the set leave out: `standin orphans remove`, on the target, deletes them"
             );
         }
         if kept + deleted > 0 {

@@ -48,7 +48,7 @@ pub(super) enum Everything {
     /// Less is durable there than was.
     WentBack,
     Restored,
-    /// Not all that is marked belongs to the set.
+    /// What a directory that was moved while nothing was captured has of the set hangs on where it was.
     Rules,
     Uncaptured,
     /// Copies of what is owed have, again and again.
@@ -179,7 +179,6 @@ impl<S: Surroundings> Driver<S> {
             () if self.suspects != Default::default() => Some(Everything::Suspects),
             () if self.trust != Trust::AsNoted => Some(Everything::WentBack),
             () if self.is_restored => Some(Everything::Restored),
-            () if self.around.has_rules() => Some(Everything::Rules),
             () if self.settings.divergence.count() > covers => Some(Everything::Uncaptured),
             // Whatever makes it fail again and again, a copy of everything does without it.
             () if attempts >= MINICOPY_ATTEMPTS_MAX => Some(Everything::Failed),
@@ -206,6 +205,10 @@ impl<S: Surroundings> Driver<S> {
         let orphans = self.copy_orphans.unwrap_or(self.settings.orphans);
         match () {
             () if !is_known => return Err(Everything::OtherHistory),
+            // What is moved in this run, and has other names in the set then, is told as what comes into it.
+            () if !self.around.rules().is_none_or(|set| set.rules().are_alike_everywhere()) => {
+                return Err(Everything::Rules);
+            }
             () if orphans != OrphanRules::default() => return Err(Everything::Orphans),
             () if self.around.keeps_removed() => return Err(Everything::KeepsRemoved),
             () if is_noted(&self.settings).is_none() => return Err(Everything::NoBase),
@@ -245,7 +248,7 @@ impl Everything {
             Everything::Suspects => "the content of files is in doubt",
             Everything::WentBack => "the target has less than it had said to have",
             Everything::Restored => "the directory was restored from it",
-            Everything::Rules => "the set has rules, and the map knows none",
+            Everything::Rules => "what a moved directory has of the set hangs on where it was, by its rules",
             Everything::Uncaptured => "something came into the set, or was changed, that no packet tells",
             Everything::Failed => "copies of what is owed have failed again and again",
             Everything::NoBase => "nothing that counts says up to where it had everything",

@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::bounded;
 
-use super::super::checking::{CheckWish, Outcome, Verified};
+use super::super::checking::{CheckWish, Outcome};
 use super::super::copying::{Attempt, Copying};
 use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder};
-use super::super::{MirrorCommand, Suspects};
+use super::super::{MirrorCommand, Suspects, Verified};
 use super::Driver;
 use crate::clock;
 use crate::connection::{Command, Flow, NotNow};
@@ -82,7 +82,7 @@ impl<S: Surroundings> Driver<S> {
         // It is heard of where it ends.
         let (reply, _) = bounded(1);
         self.unpublished = true;
-        self.begin_check_for(CheckWish { order, serves_s: None, reply }, Some(&wish));
+        self.begin_check_for(CheckWish { order, serves_s: None, of_all: None, reply }, Some(&wish));
     }
 
     /// The comparison of a mirror is over; `before` was shown before it. A mirror that goes on is at no moment shown as
@@ -177,6 +177,7 @@ impl<S: Surroundings> Driver<S> {
         let (covers, pace) = (self.shared.report.lock().covers, self.pace.clone());
         let order = |answers, progress| WalkOrder {
             check: None,
+            expected: None,
             ids,
             suspect_since,
             suspects,
