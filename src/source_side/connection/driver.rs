@@ -13,6 +13,7 @@ mod limited;
 mod mirror;
 mod owed;
 mod part;
+mod rung;
 mod scheduled;
 #[cfg(test)]
 mod simulated;
@@ -439,6 +440,7 @@ impl<S: Surroundings> Driver<S> {
         session.stream.start(after, self.sent_upto);
         session.link.send(SourceMessage::StreamFrom { after });
         session.link.waker().wake();
+        self.shows_resumed(after.sequence);
         self.applied(after.sequence, Sequence(0));
         self.tell_moment();
     }
@@ -484,6 +486,7 @@ impl<S: Surroundings> Driver<S> {
             if copies {
                 report.mirror = MirrorStatus::Stopped;
             }
+            report.resync.iter_mut().for_each(|resync| resync.running = false);
         });
     }
 

@@ -3,13 +3,15 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use crate::intercept::Volume;
+use crate::limits::EXPECTED_MAX;
 use crate::link::{LinkStats, Outgoing, Saved, SourceEvent, SourceLink, Waker};
 use crate::packet::{Features, Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
@@ -230,6 +232,10 @@ impl Surroundings for Around {
                 looked.map(|(owed, now)| (owed, now, order.percent_max))
             });
             let owed = owed.transpose()?;
+            if let Some((owed, ..)) = &owed {
+                let until = Instant::now() + EXPECTED_MAX;
+                progress.expect(owed.expected(backing.as_fd(), || Instant::now() < until));
+            }
             let copy = LiveCopy::new(backing, volume, ids, since, sink, answers, progress)?;
             let copy = copy.suspecting(suspects).at_pace(pace).treating_orphans(orphans);
             let copy = if of_restored { copy.of_restored() } else { copy };

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::copying::{Attempt, Copying, EndSaid};
-use super::super::surroundings::{FirstOwed, NetworkLink, Surroundings, WalkOrder, Walked};
+use super::super::surroundings::{NetworkLink, Surroundings, WalkOrder, Walked};
 use super::super::{Settings, Suspects};
 use super::{Driver, Trust};
 use crate::clock;
 use crate::connection::{Copies, Event, Flow, Jitter};
-use crate::control::{AsideStatus, MirrorStatus, Rung};
+use crate::control::{AsideStatus, MirrorStatus, ResyncStatus};
 use crate::link::LostBy;
 use crate::packet::{
     BlockHash, DataState, ItemNumber, LaneItem, LeftOut, ObjectId, OrphanCounts, OrphanRule, Sequence,
@@ -68,10 +68,11 @@ impl<S: Surroundings> Driver<S> {
         let of_restored = self.is_restored && self.trust == Trust::AsNoted;
         let orphans = self.orphan_rules();
         let by_blocks = if is_empty { None } else { self.by_blocks() };
-        let owed = self.owed().ok();
-        let rung = if owed.is_some() { Rung::Owed } else { self.rung_of_everything(is_empty) };
+        let owed = self.owed();
+        let resync = self.taken(&owed, is_empty);
+        let ResyncStatus { rung, searched: searches, .. } = resync;
+        let owed = owed.ok();
         let is_minicopy = owed.is_some();
-        let searches = owed.as_ref().is_some_and(|owed| matches!(owed.first, FirstOwed::ByTime { .. }));
         let order = |answers, progress| WalkOrder {
             check: None,
             ids,
@@ -100,6 +101,7 @@ impl<S: Surroundings> Driver<S> {
                     report.left_out = LeftOut::default();
                     (report.mirror, report.mode, report.is_minicopy) = (mirror, mode, is_minicopy);
                     (report.part, report.is_comparison) = (None, false);
+                    report.resync = Some(resync);
                     report.copy_attempts += 1;
                     report.progress = Some(progress);
                 });
@@ -297,6 +299,7 @@ impl<S: Surroundings> Driver<S> {
             report.orphans = Some(OrphanCounts { kept: orphans.kept.max(stayed), ..orphans });
             report.aside = AsideStatus::default();
             report.retrying = None;
+            report.resync.iter_mut().for_each(|resync| resync.running = false);
             report.mirror = MirrorStatus::Complete;
             report.copy_attempts = 0;
             report.covers = covers;
