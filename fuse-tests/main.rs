@@ -47,6 +47,7 @@ mod kept_listings;
 mod killed;
 mod known_runs;
 mod left_out;
+mod let_go;
 mod listings;
 mod lost_writes;
 mod managed;

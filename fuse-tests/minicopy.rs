@@ -54,6 +54,15 @@ fn change_some(root: &Path) {
     std::os::unix::fs::symlink("f1", root.join("d1/symlink")).expect("a symlink");
 }
 
+/// It was of what has changed, and why no packets went.
+#[track_caller]
+fn assert_taken(protected: &Protected, searched: bool, why: &str) {
+    let taken = status(&protected.run)["connections"][0]["resync"].clone();
+    assert_eq!((&taken["rung"], &taken["searched"]), (&"owed".into(), &searched.into()), "{taken}");
+    assert!(taken["why"].as_str().is_some_and(|text| text.contains(why)), "no '{why}' in {taken}");
+    assert!(number(&taken["objects"]["at_most"]) > 0 && number(&taken["bytes"]["at_most"]) > 0, "{taken}");
+}
+
 /// It was one, it looked at few files, and sent the content of fewer.
 fn assert_is_mini(protected: &Protected) {
     let progress = progress(protected);
@@ -137,6 +146,7 @@ fn after_a_kill_only_what_changed_since_a_moment_is_shown() {
     protected.wait_in_line();
     assert!(protected.assert_in_sync().objects > DIRECTORIES * FILES / 2);
     assert_is_mini(&protected);
+    assert_taken(&protected, true, "another run of the protection");
     change_some_more(&protected);
     protected.stop();
 }
@@ -334,6 +344,7 @@ fn an_outage_costs_the_regions_that_changed() {
     assert!(protected.assert_in_sync().objects > DIRECTORIES * FILES / 2);
     let progress = progress(&protected);
     assert_eq!(progress["mode"], "minicopy", "{progress}");
+    assert_taken(&protected, false, "the queue became full while it was stopped");
     drop(large);
     let (sent, changed) = (number(&progress["bytes_done"]), regions.len() as u64 * REGION);
     assert!(sent >= changed && sent <= changed + changed / 10, "{sent} for {changed}: {progress}");

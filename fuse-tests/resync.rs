@@ -34,6 +34,14 @@ fn foreseen(protected: &Protected) -> Value {
     json(protected, &["resync", "estimate"])["connections"][0].clone()
 }
 
+/// How the target was brought into line last.
+#[track_caller]
+fn taken(protected: &Protected) -> Value {
+    let taken = connection(protected)["resync"].clone();
+    assert_eq!(taken["running"], false, "{taken}");
+    taken
+}
+
 /// What a change of a connection would show.
 fn standing(connection: &Value) -> Vec<Value> {
     let names =
@@ -82,6 +90,13 @@ fn the_next_rung_is_foreseen_with_what_it_takes() {
     assert!(number(&queued["bytes_per_second"]) > 0 && number(&queued["seconds"]["at_most"]) > 0, "{queued}");
     succeeds(&protected, &["connection", "start"]);
     protected.wait_sync();
+    let resumed = taken(&protected);
+    assert_eq!(resumed["rung"], "queue", "{resumed}");
+    for bound in ["at_least", "at_most"] {
+        assert_eq!(resumed["packets"][bound], queued["packets"]["at_most"], "{resumed}");
+    }
+    assert_eq!(resumed["since"], queued["since"], "{resumed}");
+    contains(&resumed["why"], "the queue holds all that it lacks");
     wait_until_nothing_is_marked(&protected);
     succeeds(&protected, &["replication", "stop"]);
     for region in [3, 40, 90] {
@@ -106,6 +121,17 @@ fn the_next_rung_is_foreseen_with_what_it_takes() {
     let copied = connection(&protected)["progress"].clone();
     assert_eq!(copied["mode"], "minicopy", "{copied}");
     assert_eq!(copied["bytes_done"], owed["bytes"]["at_most"], "{copied}");
+    assert_eq!(copied["bytes_total"], owed["bytes"]["at_most"], "{copied}");
+    let came = taken(&protected);
+    for name in ["rung", "since", "objects", "bytes"] {
+        assert_eq!(came[name], owed[name], "{name} of {came}");
+    }
+    assert_eq!(came["searched"], false, "{came}");
+    contains(&came["why"], "replication was stopped by hand");
+    let text = succeeds(&protected, &["status"]);
+    for word in ["took a copy of what has changed behind packet", &amounts, "because "] {
+        assert!(text.contains(word), "no '{word}' in:\n{text}");
+    }
     protected.assert_in_sync();
     drop(large);
     protected.stop();
@@ -137,6 +163,52 @@ fn of_one_that_was_not_connected_since_the_start_it_is_known_what_was_noted() {
         protected.assert_in_sync();
         protected.stop();
     }
+}
+
+/// The map is full; a person wants another way; the replica is not what it was.
+#[test]
+fn why_everything_was_looked_at_is_said_afterwards() {
+    let arguments = vec!["--map-size", "64K"];
+    let mut protected = Protected::start(Setup { arguments, ..Setup::default() });
+    let mount = protected.mount.clone();
+    fs::write(mount.join("file"), "content").expect("a file");
+    protected.wait_sync();
+    contains(&taken(&protected)["why"], "nothing was copied there yet");
+    wait_until_nothing_is_marked(&protected);
+    let replication = |word: &str| succeeds(&protected, &["replication", word]);
+    replication("stop");
+    fs::create_dir(mount.join("many")).expect("a directory");
+    for number in 0..4000 {
+        fs::write(mount.join(format!("many/{number}")), "more than it has room for").expect("a file");
+    }
+    replication("start");
+    protected.wait_in_line();
+    let full = taken(&protected);
+    contains(&full["why"], "replication was stopped by hand");
+    contains(&full["why"], "not by the map: more was changed than the map has room for");
+    assert!(full["rung"] == "checksum" || full["rung"] == "differences", "{full}");
+    replication("stop");
+    fs::write(mount.join("file"), "other content").expect("a file");
+    succeeds(&protected, &["mirror", "stop"]);
+    succeeds(&protected, &["connection", "start"]);
+    wait_until("it waits for a person", || {
+        connection(&protected)["reason"].as_str().is_some_and(|why| why.contains("standin mirror start"))
+    });
+    succeeds(&protected, &["mirror", "start", "--mode", "checksum"]);
+    protected.wait_in_line();
+    let by_hand = taken(&protected);
+    assert_eq!(by_hand["rung"], "checksum", "{by_hand}");
+    contains(&by_hand["why"], "a mirror was asked for");
+    protected.wait_sync();
+    protected.stop();
+    fs::remove_dir_all(protected.replica.join("many")).expect("a removal");
+    protected.start_again();
+    protected.wait_in_line();
+    let emptied = taken(&protected);
+    contains(&emptied["why"], "not by the map: its target says that the replica is no consistent copy");
+    assert!(emptied["rung"] == "checksum" || emptied["rung"] == "differences", "{emptied}");
+    protected.assert_in_sync();
+    protected.stop();
 }
 
 /// `standin merge …`, which must be refused with this word, and change nothing.

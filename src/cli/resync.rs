@@ -10,9 +10,12 @@ use super::args::Common;
 use super::find::{Found, all, find_role, no_answer};
 use super::status::state_word;
 use super::{Outcome, output};
-use crate::control::{Answer, Bounds, ConnectionStatus, ResyncForeseen, ResyncReport, Role, RoleName, Rung};
+use crate::control::{
+    Answer, Bounds, ConnectionStatus, ResyncForeseen, ResyncReport, ResyncStatus, Role, RoleName, Rung,
+};
 use crate::events::{Sample, Series};
 use crate::failure::Failure;
+use crate::packet::Sequence;
 use crate::units;
 
 #[derive(Debug, Args)]
@@ -115,7 +118,7 @@ fn lines(text: &mut String, foreseen: &ResyncForeseen) {
             let _ = writeln!(text, "   {name:<10} {what}");
         }
     };
-    line(if *running { "takes now" } else { "would take" }, &rung_words(*rung, foreseen));
+    line(if *running { "takes now" } else { "would take" }, &rung_words(*rung, foreseen.since));
     line("because", why);
     if rung.is_some_and(|rung| rung > Rung::Nothing) {
         line("expected", &amounts(foreseen));
@@ -125,8 +128,36 @@ fn lines(text: &mut String, foreseen: &ResyncForeseen) {
     line("waits for", waits_for);
 }
 
-fn rung_words(rung: Option<Rung>, foreseen: &ResyncForeseen) -> String {
-    let since = foreseen.since.map(|since| format!(" behind packet {since}")).unwrap_or_default();
+/// How a target is, or was, brought into line: the rung, and how much it comes to as far as that is known.
+pub(super) fn taken_words(resync: &ResyncStatus) -> String {
+    let ResyncStatus { rung, since, searched, packets, objects, bytes, .. } = resync;
+    let words = rung_words(Some(*rung), *since);
+    let by_times = if *searched { ", looked for by change times" } else { "" };
+    match rung {
+        Rung::Queue => format!("{words}: {}", queued_words(*packets, *bytes)),
+        Rung::Owed if *objects == Bounds::UNKNOWN => words + by_times,
+        Rung::Owed => format!("{words}{by_times}: {}", owed_words(*objects, *bytes)),
+        Rung::Nothing | Rung::Differences | Rung::Checksum | Rung::Full => words,
+    }
+}
+
+fn queued_words(packets: Bounds, bytes: Bounds) -> String {
+    format!("{}, {}", count(packets, "packet", "packets"), expected(bytes, units::size))
+}
+
+fn owed_words(objects: Bounds, bytes: Bounds) -> String {
+    format!("{}, {} of content", count(objects, "object", "objects"), expected(bytes, units::size))
+}
+
+fn count(amount: Bounds, one: &str, many: &str) -> String {
+    match amount.at_most {
+        Some(1) if amount.at_least == 1 => format!("1 {one}"),
+        _ => format!("{} {many}", expected(amount, units::count)),
+    }
+}
+
+fn rung_words(rung: Option<Rung>, since: Option<Sequence>) -> String {
+    let since = since.map(|since| format!(" behind packet {since}")).unwrap_or_default();
     match rung {
         None => "nothing that would be of use".into(),
         Some(Rung::Nothing) => "nothing".into(),
@@ -140,16 +171,12 @@ fn rung_words(rung: Option<Rung>, foreseen: &ResyncForeseen) -> String {
 
 fn amounts(foreseen: &ResyncForeseen) -> String {
     let ResyncForeseen { rung, running, packets, objects, bytes, set_files, set_bytes, .. } = foreseen;
-    let bytes = expected(*bytes, units::size);
-    let count = |amount: Bounds, one: &str, many: &str| match amount.at_most {
-        Some(1) if amount.at_least == 1 => format!("1 {one}"),
-        _ => format!("{} {many}", expected(amount, units::count)),
-    };
+    let size = || expected(*bytes, units::size);
     let mut said = match rung {
-        _ if *running => format!("{bytes} to go (`standin status` says how far it is)"),
-        Some(Rung::Queue) => format!("{}, {bytes}", count(*packets, "packet", "packets")),
-        Some(Rung::Owed) => format!("{}, {bytes} of content", count(*objects, "object", "objects")),
-        _ => format!("{bytes} of content"),
+        _ if *running => format!("{} to go (`standin status` says how far it is)", size()),
+        Some(Rung::Queue) => queued_words(*packets, *bytes),
+        Some(Rung::Owed) => owed_words(*objects, *bytes),
+        _ => format!("{} of content", size()),
     };
     let is_whole = matches!(rung, Some(Rung::Differences | Rung::Checksum | Rung::Full));
     if let Some(files) = set_files.filter(|_| is_whole) {
@@ -181,7 +208,6 @@ fn expected(Bounds { at_least, at_most }: Bounds, words: impl Fn(u64) -> String)
 pub(super) mod tests {
     use super::*;
     use crate::control::ConnectionState;
-    use crate::packet::Sequence;
 
     pub(in crate::cli) fn foreseen(rung: Option<Rung>) -> ResyncForeseen {
         ResyncForeseen {

@@ -13,8 +13,8 @@ use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, Bounds, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
     GenerationStatus, HolderStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, LostWrites,
-    MirrorProgress, MirrorStatus, ReplicaStatus, ResyncForeseen, ResyncReport, Retrying, Role, Rung,
-    ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus,
+    MirrorProgress, MirrorStatus, ReplicaStatus, ResyncForeseen, ResyncReport, ResyncStatus, Retrying, Role,
+    Rung, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus,
     VerifiedStatus,
 };
 use crate::drill::expected::Expected;
@@ -252,6 +252,7 @@ fn full_connection() -> ConnectionStatus {
             rate_limit: Some(1),
             ..MirrorProgress::default()
         }),
+        resync: Some(full_resync()),
         verified: Some(VerifiedStatus {
             at_unix_ms: 1,
             mode: VerifyMode::default(),
@@ -294,6 +295,19 @@ fn full_connection() -> ConnectionStatus {
             wire_bytes: 1,
         }),
         ..sample_connection()
+    }
+}
+
+pub(super) fn full_resync() -> ResyncStatus {
+    ResyncStatus {
+        rung: Rung::Owed,
+        why: "the queue became full".into(),
+        running: true,
+        since: Some(Sequence(7)),
+        searched: false,
+        packets: Bounds::exactly(0),
+        objects: Bounds::exactly(3),
+        bytes: Bounds { at_least: 1 << 20, at_most: Some(2 << 20) },
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) use self::words::{
 use self::words::{amount, lag, link_words};
 use super::args::{self, Common};
 use super::find::find;
+use super::resync::taken_words;
 use super::{Outcome, output};
 use crate::control::{
     AsideStatus, ConnectionStatus, Finding, FsyncStatus, LostWrites, Phase, ReplicaStatus, Role, RoleName,
@@ -354,6 +355,11 @@ fn connection_lines(connection: &ConnectionStatus, now: u64, text: &mut String) 
         if !progress.current.is_empty() {
             writeln!(text, "              {}", progress.current)?;
         }
+    }
+    if let Some(resync) = &connection.resync {
+        let way = if resync.running { "takes now" } else { "took" };
+        writeln!(text, "  resync      {way} {}", taken_words(resync))?;
+        writeln!(text, "              because {}", resync.why)?;
     }
     if let Some(verified) = &connection.verified {
         writeln!(text, "  verified    {}", verified_words(verified, now))?;

@@ -262,6 +262,7 @@ fn trouble_and_progress_are_shown() {
         current: "a/b".into(),
         ..Default::default()
     });
+    connection.resync = Some(super::schema::full_resync());
     connection.lag_applied = Some(crate::control::Lag { seconds: 2.5, packets: 1, bytes: 10 });
     connection.lag_durable = None;
     connection.link = Some(LinkStatus { connected_unix_ms: 1_184_000, rtt_ms: 0.25, ..Default::default() });
@@ -279,6 +280,7 @@ fn trouble_and_progress_are_shown() {
         "replica     bad (not a consistent copy)",
         "mirroring 45.2 %",
         "differences: 1,234 of 2,000 files in line, 1.5 GiB sent, 1 MiB skipped, 3 GiB in all, 1.9 MiB/s, 1 min 15 s to go\n              a/b\n",
+        "  resync      takes now a copy of what has changed behind packet 7 (minicopy): 3 objects, 1 MiB to 2 MiB of content\n              because the queue became full\n",
         "behind by 2.5 s (1 packet, 10 B)",
         "it is not known how far behind",
         "up for 1.0 s, round trip 0.2 ms",

@@ -13,6 +13,7 @@ use crate::words::WhenFull;
 
 mod command;
 mod copies;
+mod full;
 mod reasons;
 mod replication;
 mod silence;
@@ -566,55 +567,6 @@ impl Machine {
 
     fn is_copying(&self) -> bool {
         matches!(self.state, State::Started(Link::Copying) | State::Paused(Link::Copying))
-    }
-
-    /// What is away, or held back by a person, does not hold applications up: it is copied to when it is
-    /// back. Who is sent to makes room, or [`Event::HoldsUp`]. What a person wants stays as it is.
-    fn queue_full(&mut self, now: Instant) {
-        if self.let_go.is_some() {
-            return;
-        }
-        let how = match &self.state {
-            // Paused, and its network connection broke off since.
-            State::Paused(_) | State::Error { flow: Flow::Hold, .. } => "paused",
-            State::Stopped => "stopped",
-            State::Scheduled { .. } => "scheduled",
-            State::Started(link) if link.has_stream() => return,
-            State::Started(_) | State::Error { .. } if self.when_full == WhenFull::Resync => "away",
-            State::Started(_) | State::Error { .. } | State::Gone => return,
-        };
-        let why = format!("the queue became full while it was {how}: {COPIED_WHEN_BACK}");
-        if let State::Paused(link) = self.state
-            && link.has_stream()
-        {
-            return self.connect_anew(now, &why);
-        }
-        self.give_up(&why);
-        let before = match how {
-            "away" => std::mem::take(&mut self.reason),
-            _ => String::new(),
-        };
-        self.reason = self.with_let_go(&before);
-    }
-
-    /// Whatever the target has, it is copied to.
-    fn queue_lost(&mut self, now: Instant, reason: String, jitter: Jitter) {
-        match &self.state {
-            _ if self.let_go.is_some() => {}
-            State::Gone => {}
-            State::Started(link) | State::Paused(link) if link.has_stream() => {
-                self.out_of_line(now, reason, jitter);
-            }
-            State::Started(_)
-            | State::Paused(_)
-            | State::Stopped
-            | State::Scheduled { .. }
-            | State::Error { .. } => {
-                self.give_up(&format!("{reason}: {COPIED_WHEN_BACK}"));
-                let before = std::mem::take(&mut self.reason);
-                self.reason = self.with_let_go(&before);
-            }
-        }
     }
 
     fn criterion_met(&mut self, now: Instant) {

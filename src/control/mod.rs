@@ -57,7 +57,7 @@ pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, Removed
 pub use presence::{FileKind, FileOnTarget, FileReport, FileState, FilesRequest, Verdict};
 pub use process::{ProcessMeter, ProcessStatus};
 pub use recorder::measure;
-pub use resync::{Bounds, ResyncForeseen, ResyncReport, Rung};
+pub use resync::{Bounds, MirrorProgress, ResyncForeseen, ResyncReport, ResyncStatus, Rung};
 pub use server::{Caller, Handler, Server};
 pub use statistics::refusal as statistics_refusal;
 #[cfg(test)]
@@ -65,9 +65,9 @@ pub(crate) use statistics::{append, statistics_of};
 pub use status::{
     ActivityStatus, Alert, Amount, AsideStatus, CaptureStatus, ClockSet, CompressionStatus, ConnectedSource,
     ConnectionState, ConnectionStatus, FsyncStatus, GenerationStatus, HolderStatus, Lag, LastGood,
-    LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus, Phase, ReplicaStatus, Retrying,
-    Role, RoleName, ScheduleStatus, SetAside, SourceStatus, Status, TargetKind, TargetStatus, TurnedAway,
-    UpgradeStatus, VerifiedStatus,
+    LeftOutStatus, LimitStatus, LinkStatus, MirrorStatus, Phase, ReplicaStatus, Retrying, Role, RoleName,
+    ScheduleStatus, SetAside, SourceStatus, Status, TargetKind, TargetStatus, TurnedAway, UpgradeStatus,
+    VerifiedStatus,
 };
 pub use upgrade::{UpgradeLook, UpgradeRequest};
 

@@ -88,7 +88,7 @@ fn clock_set(before: &ReplicaStatus, after: &ReplicaStatus) -> Option<Seen> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::MirrorProgress;
+    use crate::control::MirrorProgress;
     use crate::control::tests::{sample_status, source_of};
 
     /// What was shown at one look and at the next, and whether a mirror has ended between them.

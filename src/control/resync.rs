@@ -1,4 +1,6 @@
-//! What a resynchronisation of each target would take, if it began now.
+//! What a resynchronisation of each target would take, if it began now, and what one takes.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +80,65 @@ pub struct ResyncForeseen {
     pub bytes_per_second: Option<u64>,
     /// For the bytes, at that rate.
     pub seconds: Option<Bounds>,
+}
+
+/// How a target is brought into line, or was last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncStatus {
+    pub rung: Rung,
+    /// Why this one, and none that is less.
+    pub why: String,
+    /// It is under way; else it has ended, or was cut off.
+    pub running: bool,
+    /// The target had everything up to here, and what comes behind it was owed or queued.
+    pub since: Option<Sequence>,
+    /// What is owed is looked for by change times, beside what is marked.
+    pub searched: bool,
+    /// As it began.
+    pub packets: Bounds,
+    pub objects: Bounds,
+    /// Of payload or content.
+    pub bytes: Bounds,
+}
+
+/// How far a mirror is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MirrorProgress {
+    /// Full, differences, ...: as `mirror start --mode` says it; or `minicopy`: only what has changed since the
+    /// target was in line.
+    pub mode: String,
+    /// A path in the directory, where it is of what lies there alone.
+    #[serde(default, with = "super::path_text::optional")]
+    pub path: Option<PathBuf>,
+    /// A mirror that was started by hand compares, and has changed nothing yet: the replica is good.
+    #[serde(default)]
+    pub compares_first: bool,
+    pub started_unix_ms: u64,
+    pub files_done: u64,
+    /// Of them, those whose content the target had.
+    #[serde(default)]
+    pub files_skipped: u64,
+    /// `None` before they are counted.
+    pub files_total: Option<u64>,
+    pub bytes_done: u64,
+    pub bytes_total: Option<u64>,
+    /// The totals are counted to their end; else there is at least so much.
+    #[serde(default)]
+    pub is_counted: bool,
+    /// Compared block by block.
+    #[serde(default)]
+    pub bytes_compared: u64,
+    /// Not sent: the target had them, by size and time or by hashes.
+    #[serde(default)]
+    pub bytes_skipped: u64,
+    pub bytes_per_second: f64,
+    /// What a person lets it send in a second.
+    #[serde(default)]
+    pub rate_limit: Option<u64>,
+    /// Seconds to go, as far as can be told.
+    pub eta_seconds: Option<u64>,
+    /// The file that is being copied.
+    pub current: String,
 }
 
 /// How much of something is expected; exact where both are the same.

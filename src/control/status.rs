@@ -11,6 +11,7 @@ use super::health::Severity;
 use super::lost_writes::LostWrites;
 use super::path_text;
 use super::process::ProcessStatus;
+use super::resync::{MirrorProgress, ResyncStatus};
 use crate::events::Code;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::{Compression, Origin, QueueStats, VerifyMode};
@@ -398,6 +399,9 @@ pub struct ConnectionStatus {
     pub mirror: MirrorStatus,
     /// There from the start of a mirror on; stays after its end.
     pub progress: Option<MirrorProgress>,
+    /// How the target is brought into line, or was last; not before that.
+    #[serde(default)]
+    pub resync: Option<ResyncStatus>,
     /// The last verification that came to its end, also of an earlier run.
     #[serde(default)]
     pub verified: Option<VerifiedStatus>,
@@ -593,46 +597,6 @@ pub enum MirrorStatus {
     Restoring,
     /// The target has made its end durable.
     Complete,
-}
-
-/// How far a mirror is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MirrorProgress {
-    /// Full, differences, ...: as `mirror start --mode` says it; or `minicopy`: only what has changed since the
-    /// target was in line.
-    pub mode: String,
-    /// A path in the directory, where it is of what lies there alone.
-    #[serde(default, with = "super::path_text::optional")]
-    pub path: Option<PathBuf>,
-    /// A mirror that was started by hand compares, and has changed nothing yet: the replica is good.
-    #[serde(default)]
-    pub compares_first: bool,
-    pub started_unix_ms: u64,
-    pub files_done: u64,
-    /// Of them, those whose content the target had.
-    #[serde(default)]
-    pub files_skipped: u64,
-    /// `None` before they are counted.
-    pub files_total: Option<u64>,
-    pub bytes_done: u64,
-    pub bytes_total: Option<u64>,
-    /// The totals are counted to their end; else there is at least so much.
-    #[serde(default)]
-    pub is_counted: bool,
-    /// Compared block by block.
-    #[serde(default)]
-    pub bytes_compared: u64,
-    /// Not sent: the target had them, by size and time or by hashes.
-    #[serde(default)]
-    pub bytes_skipped: u64,
-    pub bytes_per_second: f64,
-    /// What a person lets it send in a second.
-    #[serde(default)]
-    pub rate_limit: Option<u64>,
-    /// Seconds to go, as far as can be told.
-    pub eta_seconds: Option<u64>,
-    /// The file that is being copied.
-    pub current: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

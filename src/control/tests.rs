@@ -87,6 +87,7 @@ pub(crate) fn sample_connection() -> ConnectionStatus {
         orphans: None,
         mirror: MirrorStatus::Complete,
         progress: None,
+        resync: None,
         verified: None,
         queued: Amount::default(),
         sent: Amount { packets: 42, bytes: 5000 },

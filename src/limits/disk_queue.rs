@@ -40,10 +40,11 @@ pub const QUEUE_DISK_RETRY: Duration = Duration::from_millis(250);
 pub const QUEUE_DISK_LOOK: Duration = Duration::from_secs(1);
 
 /// Looks of a connection in a row (every 500 ms) that find writers waiting, before a full queue is one whose
-/// disk takes what it can: what writes faster than that for a moment does not cost a target its place.
+/// disk takes what it can: what writes faster than that for a moment does not cost a target its place. Of one whose disk
+/// takes nothing a target that is not there is let go with the first writer that waits.
 pub const QUEUE_FULL_LOOKS_DISK: u32 = 10;
 
-/// The same of a queue without a disk, or with one that takes nothing.
+/// The same of a queue without a disk, or with one that takes nothing, and a target that is there.
 pub const QUEUE_FULL_LOOKS: u32 = 2;
 
 /// No call of a program waits longer for room in the queue because of a target that is there, unless a person wants it

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Condvar;
 
 use super::behind::{Behind, Mark, Marks, Volume};
@@ -65,6 +66,8 @@ struct Room {
     parked: u64,
     waits: u64,
     waited: Duration,
+    /// Rung for those who want to know of a wait.
+    bells: Vec<Sender<()>>,
     closed: bool,
     /// Nothing more comes that would fill it: whoever waits goes on.
     all_in: bool,
@@ -74,6 +77,11 @@ impl Room {
     /// One op larger than the whole limit passes when the queue is empty.
     fn lacks(&self, bytes: usize, limit: usize) -> bool {
         !self.all_in && self.used > 0 && self.used + bytes > limit
+    }
+
+    /// One ring that nobody has heard yet is enough.
+    fn ring(&mut self) {
+        self.bells.retain(|bell| !matches!(bell.try_send(()), Err(TrySendError::Disconnected(()))));
     }
 }
 
@@ -161,6 +169,7 @@ impl Queue {
             let since = clock::now();
             room.waiting.push(since);
             room.waits += 1;
+            room.ring();
             while !room.closed && room.lacks(bytes, limit) {
                 room.wait_for(&self.room_freed);
             }
@@ -174,6 +183,22 @@ impl Queue {
         }
         room.used += bytes;
         Ok(Reservation { queue: self.clone(), bytes })
+    }
+
+    /// Something comes here whenever a writer begins to wait for room, and when what it waits for has changed while it does:
+    /// another reader is the last one, or the disk takes nothing any more.
+    pub fn waits(&self) -> Receiver<()> {
+        let (bell, heard) = bounded(1);
+        self.room.lock().bells.push(bell);
+        heard
+    }
+
+    /// Who wants to know it hears that writers wait, where some do.
+    pub(super) fn tell_of_waits(&self) {
+        let mut room = self.room.lock();
+        if !room.waiting.is_empty() {
+            room.ring();
+        }
     }
 
     /// Bytes that it holds at most; names and attributes may take an eighth more.
@@ -343,6 +368,7 @@ impl Queue {
         assert!(!tail.cursors.is_empty() || tail.packets.is_empty(), "packets are held for nobody");
         drop(tail);
         self.release_trimmed(freed);
+        self.tell_of_waits();
     }
 
     /// The packets after `after`, in order, until `max_bytes` are exceeded (at least one if any): of those in
@@ -361,10 +387,16 @@ impl Queue {
         let mut tail = self.tail.lock();
         assert!(applied <= tail.last.sequence, "a target acknowledged what was never given out");
         let Some(cursor) = tail.cursors.get_mut(&id) else { return };
-        cursor.applied = cursor.applied.max(applied);
+        let before = cursor.applied;
+        cursor.applied = before.max(applied);
+        let is_passed = |other: &Cursor| (before..applied).contains(&other.applied);
+        let passes = tail.cursors.values().any(is_passed);
         let freed = tail.trim();
         drop(tail);
         self.release_trimmed(freed);
+        if passes {
+            self.tell_of_waits();
+        }
     }
 
     /// Where writers wait for room and would get some if this reader went, since nobody else is behind it: how long

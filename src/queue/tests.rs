@@ -110,6 +110,36 @@ fn closing_lets_waiting_writers_go() {
     assert_eq!(writer.join().unwrap(), Some(Closed));
 }
 
+/// Whoever waited for a target that was not there was found by a look, half a second later or more.
+#[test]
+fn who_has_to_wait_says_so_once_and_again_when_another_is_to_blame() {
+    let queue = queue(10_000);
+    let ((first, _), (second, _)) = (queue.attach(|_| ()), queue.attach(|_| ()));
+    let bell = queue.waits();
+    drop(queue.waits());
+    append(&queue, &[0; 3000]);
+    append(&queue, &[0; 3000]);
+    assert!(bell.try_recv().is_err(), "there was room");
+    let writer = std::thread::spawn({
+        let queue = queue.clone();
+        move || drop(queue.reserve(9000, 64))
+    });
+    let told = |why: &str| bell.recv_timeout(Duration::from_secs(20)).expect(why);
+    told("a writer waits");
+    assert!(queue.waits_for(first).is_some() && queue.waits_for(second).is_some());
+    assert!(bell.recv_timeout(Duration::from_millis(50)).is_err(), "it says so once");
+    queue.acknowledge_applied(first, Sequence(1));
+    told("the second one is the last now");
+    assert!(queue.waits_for(first).is_none());
+    queue.acknowledge_applied(second, Sequence(1));
+    assert!(bell.recv_timeout(Duration::from_millis(50)).is_err(), "no other one is behind it");
+    queue.detach(second);
+    told("the first one is the last now");
+    assert!(queue.waits_for(first).is_some());
+    queue.detach(first);
+    writer.join().unwrap();
+}
+
 #[test]
 fn without_readers_nothing_is_held() {
     let queue = queue(10_000);

@@ -178,7 +178,7 @@ impl Count {
 
 /// How many names of whatever is no directory a target had, and how many percent of them may be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub struct NamesHad {
     pub names: u64,
     pub percent: u8,
 }
@@ -189,7 +189,7 @@ enum Over {
     Unwanted,
 }
 
-impl Expected {
+impl NamesHad {
     /// How many names of the set are gone from a directory, where these are more than may be; it is looked no farther
     /// than that takes. `None`: they are not, or it cannot be told.
     ///
@@ -275,7 +275,7 @@ mod tests {
         let root = File::open(temp.path()).unwrap();
         let missing = |names, percent, rules: &[Rule]| {
             let matcher = Some(Arc::new(Matcher::new(&Rules(rules.to_vec())).unwrap()));
-            Expected { names, percent }.missing(root.as_fd(), matcher, || Ok(())).unwrap()
+            NamesHad { names, percent }.missing(root.as_fd(), matcher, || Ok(())).unwrap()
         };
         // There are five.
         assert_eq!(missing(10, 50, &[]), None);
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(missing(6, 0, &[]), Some(1));
         assert_eq!(missing(1_000_000, 100, &[]), None);
         assert_eq!(missing(10, 50, &[Rule::exclude("b/")]), Some(6));
-        let unwanted = Expected { names: 9, percent: 1 }.missing(root.as_fd(), None, || Err(Gone));
+        let unwanted = NamesHad { names: 9, percent: 1 }.missing(root.as_fd(), None, || Err(Gone));
         assert!(matches!(unwanted, Err(CopyError::Gone)));
     }
 }

@@ -34,7 +34,7 @@ mod weighed;
 #[cfg(test)]
 pub(crate) use by_time::Planted as PlantedSearch;
 pub use by_time::Search;
-pub use count::Expected;
+pub use count::NamesHad;
 pub use error::CopyError;
 pub use had::TargetHad;
 pub use live::{Answer, BlockOrder, CheckOrder, LiveCopy, WhatIsOwed};
@@ -48,4 +48,4 @@ pub use place::{ListedFile, TreePath};
 pub use progress::{CopyProgress, ProgressSnapshot, Size};
 pub use report::{CopyReport, Wanted};
 pub use sink::{Entry, Gone, Slot, StampedSink};
-pub use weighed::Weight;
+pub use weighed::{Expected, Weight};

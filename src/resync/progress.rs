@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::weighed::Expected;
 use crate::limits::FILE_WEIGHT;
 
 /// Counters of one copy. Written by the copy's thread, read by anyone.
@@ -24,6 +25,7 @@ pub struct CopyProgress {
     pub(super) bytes_settled: AtomicU64,
     /// And whether that is all.
     size: Mutex<Option<(Size, bool)>>,
+    expected: Mutex<Option<Expected>>,
     pub(super) orphans: AtomicU64,
     pub(super) current: Mutex<String>,
 }
@@ -71,6 +73,9 @@ pub struct ProgressSnapshot {
     /// It is counted to its end.
     #[serde(default)]
     pub is_counted: bool,
+    /// Of a copy of what is owed, once that is known.
+    #[serde(default)]
+    pub expected: Option<Expected>,
     /// What the target moved aside, once it says so.
     pub orphans: u64,
     /// Where the copy is, relative to the directory's root.
@@ -80,6 +85,9 @@ pub struct ProgressSnapshot {
 impl ProgressSnapshot {
     /// How much of the copy is done, from 0 to 1, as far as can be told.
     pub fn share_done(&self) -> f64 {
+        if let Some(expected) = &self.expected {
+            return self.share_of(expected);
+        }
         let done = self.files_identical + self.files_copied;
         let (done, all) = match self.size.filter(|_| self.is_counted) {
             Some(Size { files, bytes }) => (
@@ -89,8 +97,28 @@ impl ProgressSnapshot {
             // Of what was listed.
             None => (done, self.files_compared),
         };
-        if all == 0 { 0.0 } else { (done as f64 / all as f64).min(1.0) }
+        share(done, all)
     }
+
+    /// How much of a copy there is to do is known: its end can be foreseen.
+    pub fn has_known_end(&self) -> bool {
+        match &self.expected {
+            Some(expected) => expected.content.at_most.is_some(),
+            None => self.is_counted,
+        }
+    }
+
+    /// What a listing beside it finds in line is none of what is owed.
+    fn share_of(&self, Expected { files, content, .. }: &Expected) -> f64 {
+        let bytes = self.bytes_copied.max(self.bytes_compared);
+        let all = content.at_most.unwrap_or(content.at_least.max(bytes));
+        let done = bytes.min(all).saturating_add(FILE_WEIGHT * self.files_copied.min(*files));
+        share(done, all.saturating_add(FILE_WEIGHT * files))
+    }
+}
+
+fn share(done: u64, all: u64) -> f64 {
+    if all == 0 { 0.0 } else { (done as f64 / all as f64).min(1.0) }
 }
 
 impl Default for CopyProgress {
@@ -108,6 +136,7 @@ impl Default for CopyProgress {
             bytes_identical: AtomicU64::new(0),
             bytes_settled: AtomicU64::new(0),
             size: Mutex::new(None),
+            expected: Mutex::new(None),
             orphans: AtomicU64::new(0),
             current: Mutex::new(String::new()),
         }
@@ -145,9 +174,15 @@ impl CopyProgress {
             bytes_settled: self.bytes_settled.load(Relaxed),
             size: size.map(|(size, _)| size),
             is_counted: size.is_some_and(|(_, is_all)| is_all),
+            expected: *self.expected.lock(),
             orphans: self.orphans.load(Relaxed),
             current: self.current.lock().clone(),
         }
+    }
+
+    /// So much it is to do, of what is owed alone.
+    pub fn expect(&self, expected: Expected) {
+        *self.expected.lock() = Some(expected);
     }
 
     /// So much there is at least, or in all.
@@ -169,6 +204,24 @@ impl CopyProgress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resync::Weight;
+
+    #[test]
+    fn of_what_is_owed_is_done_what_was_sent() {
+        let content = Weight { at_least: 0, at_most: Some(10 * FILE_WEIGHT) };
+        let expected = Expected { objects: 9, files: 2, content };
+        let mut progress = ProgressSnapshot { expected: Some(expected), ..ProgressSnapshot::default() };
+        assert!(progress.has_known_end() && progress.share_done() == 0.0);
+        (progress.files_identical, progress.bytes_identical) = (500, 1 << 40);
+        assert_eq!(progress.share_done(), 0.0, "they were listed beside it");
+        (progress.files_copied, progress.bytes_copied) = (1, 5 * FILE_WEIGHT);
+        assert_eq!(progress.share_done(), 0.5);
+        (progress.files_copied, progress.bytes_copied) = (3, 50 * FILE_WEIGHT);
+        assert_eq!(progress.share_done(), 1.0, "programs have changed more since");
+        let content = Weight { at_least: FILE_WEIGHT, at_most: None };
+        progress.expected = Some(Expected { content, ..expected });
+        assert!(!progress.has_known_end() && progress.share_done() <= 1.0);
+    }
 
     #[test]
     fn what_is_done_is_of_what_was_counted() {

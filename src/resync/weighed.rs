@@ -2,6 +2,8 @@
 
 use std::os::fd::BorrowedFd;
 
+use serde::{Deserialize, Serialize};
+
 use super::look::stat;
 use super::{Owed, OwedContent, OwedObject};
 use crate::sys::open_by_handle;
@@ -10,7 +12,7 @@ use crate::sys::open_by_handle;
 const BLOCK: u64 = 512;
 
 /// Bounds of what a copy sends of what is owed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weight {
     /// Bytes of content.
     pub at_least: u64,
@@ -18,7 +20,23 @@ pub struct Weight {
     pub at_most: Option<u64>,
 }
 
+/// What a copy of what is owed has to do, as it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    pub objects: u64,
+    /// Of them, files of which content is owed.
+    pub files: u64,
+    pub content: Weight,
+}
+
 impl Owed {
+    /// As [`Owed::weigh`].
+    pub fn expected(&self, root: BorrowedFd<'_>, is_wanted: impl FnMut() -> bool) -> Expected {
+        let files = self.objects.iter().filter(|object| object.content != OwedContent::No).count();
+        let content = self.weigh(root, is_wanted);
+        Expected { objects: self.objects.len() as u64, files: files as u64, content }
+    }
+
     /// Looks at the size of each file as long as somebody wants that: what was not looked at has no size that is known.
     /// `root`: what the handles are of.
     pub fn weigh(&self, root: BorrowedFd<'_>, mut is_wanted: impl FnMut() -> bool) -> Weight {

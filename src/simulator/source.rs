@@ -190,6 +190,12 @@ impl Source {
         self.queue.pretend_waiting(true);
     }
 
+    /// A writer waits for room, and the disk makes none.
+    pub fn is_held_up(&self) -> bool {
+        let is_full = self.queue.stats().bytes as usize + OP_COST_MAX > self.queue.limit();
+        self.waits && is_full && !self.queue.disk_follows()
+    }
+
     /// The link of the session, if one is up or dialled.
     pub fn link(&self) -> Option<u32> {
         self.sending.as_ref().map(|sending| sending.link)

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{DELETE_GUARD_BORN_MAX, DELETE_GUARD_FILES_MIN, DELETE_GUARD_WINDOW};
 use crate::packet::{Keeping, ObjectId, Op, Replaced, Sequence, decode_packet_header};
 use crate::queue::Packet;
-use crate::resync::Expected;
+use crate::resync::NamesHad;
 use crate::words::DeleteLimit;
 
 #[cfg(test)]
@@ -187,11 +187,11 @@ impl DeleteGuard {
     }
 
     /// How many names a copy is to find, as far as that is known and nobody has accepted less.
-    pub fn expects(&self) -> Option<Expected> {
+    pub fn expects(&self) -> Option<NamesHad> {
         let DeleteLimit::Percent(percent) = self.limit else { return None };
         let state = self.state.lock();
         let names = state.names.or(state.noted).filter(|names| *names > DELETE_GUARD_FILES_MIN)?;
-        (!state.is_copy_accepted).then_some(Expected { names, percent })
+        (!state.is_copy_accepted).then_some(NamesHad { names, percent })
     }
 
     /// A copy has found fewer.

@@ -15,9 +15,10 @@ use super::sync::lacks_comparison;
 use crate::activity::Standing;
 use crate::connection::{Copies, Outlook};
 use crate::control::{
-    Alert, Amount, CaptureStatus, CompressionStatus, ConnectionState, ConnectionStatus, FileTrouble,
+    Alert, Amount, Bounds, CaptureStatus, CompressionStatus, ConnectionState, ConnectionStatus, FileTrouble,
     FsyncStatus, GenerationStatus, Lag, LeftOutStatus, LimitStatus, LinkStatus, MirrorProgress, MirrorStatus,
-    Role, ScheduleStatus, Severity, SourceStatus, Status, TargetKind, VerifiedStatus, unix_ms,
+    ResyncStatus, Role, Rung, ScheduleStatus, Severity, SourceStatus, Status, TargetKind, VerifiedStatus,
+    unix_ms,
 };
 use crate::events::Code;
 use crate::intercept::Refused;
@@ -25,7 +26,7 @@ use crate::map::Fill;
 use crate::packet::{DataState, History, Sequence};
 use crate::preflight::{Way, elsewhere_warning};
 use crate::queue::{Behind, Queue};
-use crate::resync::ProgressSnapshot;
+use crate::resync::{Expected, ProgressSnapshot};
 use crate::sys::utc_offset;
 use crate::words::{Profile, QueueStats, Rate, Target};
 
@@ -355,6 +356,7 @@ pub fn connection_status(connection: &Connection, ground: &Ground) -> Connection
         orphans: report.orphans,
         mirror: mirror(&report),
         progress: report.progress.as_ref().map(|progress| mirror_progress(&report, &progress.snapshot())),
+        resync: resync(&report),
         verified: report.kept.verified.as_ref().map(verified),
         queued: Amount { packets: queued.packets, bytes: queued.bytes },
         sent: Amount {
@@ -478,7 +480,7 @@ fn percent(snapshot: &ProgressSnapshot) -> f64 {
 /// At the speed that it had so far; nobody knows before some of it is done.
 fn seconds_to_go(snapshot: &ProgressSnapshot, elapsed: f64) -> Option<u64> {
     let share = snapshot.share_done();
-    let is_known = snapshot.is_counted && share >= 0.01;
+    let is_known = snapshot.has_known_end() && share >= 0.01;
     is_known.then(|| (elapsed * (1.0 - share) / share).round() as u64)
 }
 
@@ -489,12 +491,24 @@ fn verified(last: &LastVerified) -> VerifiedStatus {
     VerifiedStatus { at_unix_ms, mode, path: below, history, upto, unread, counts }
 }
 
+/// What is owed is weighed when its copy begins.
+fn resync(report: &Report) -> Option<ResyncStatus> {
+    let resync = report.resync.clone()?;
+    let expected = report.progress.as_ref().and_then(|progress| progress.snapshot().expected);
+    let Some(Expected { objects, content, .. }) = expected.filter(|_| resync.rung == Rung::Owed) else {
+        return Some(resync);
+    };
+    let bytes = Bounds { at_least: content.at_least, at_most: content.at_most };
+    Some(ResyncStatus { objects: Bounds::exactly(objects), bytes, ..resync })
+}
+
 /// Where it does not run, or stands still, there is no speed.
 fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgress {
     let stands = report.retrying.as_ref().is_some_and(|retrying| !retrying.marker);
     let runs = matches!(report.mirror, MirrorStatus::Mirroring { .. } | MirrorStatus::Verifying) && !stands;
     let elapsed = unix_ms(SystemTime::now()).saturating_sub(snapshot.started_unix_ms).max(1) as f64 / 1000.0;
     let done = snapshot.files_identical + snapshot.files_copied;
+    let owed = snapshot.expected.and_then(|expected| expected.content.at_most);
     MirrorProgress {
         mode: if report.is_minicopy { "minicopy".into() } else { report.mode.to_string() },
         path: report.part.clone(),
@@ -506,8 +520,8 @@ fn mirror_progress(report: &Report, snapshot: &ProgressSnapshot) -> MirrorProgre
         // Of a copy that goes on files may be gone that it has brought.
         files_total: snapshot.size.map(|size| size.files.max(done)),
         bytes_done: if report.is_comparison { 0 } else { snapshot.bytes_copied },
-        bytes_total: snapshot.size.map(|size| size.bytes),
-        is_counted: snapshot.is_counted,
+        bytes_total: snapshot.size.map(|size| size.bytes).or(owed),
+        is_counted: snapshot.has_known_end(),
         bytes_compared: if report.is_comparison { snapshot.bytes_copied } else { snapshot.bytes_compared },
         bytes_skipped: snapshot.bytes_identical,
         bytes_per_second: if runs { snapshot.bytes_copied as f64 / elapsed } else { 0.0 },

@@ -74,6 +74,11 @@ impl Queue {
             }
             Err(trouble) => disk.is_in(trouble),
         }
+        let is_stuck = disk.trouble.is_some();
+        drop(tail);
+        if is_stuck {
+            self.tell_of_waits();
+        }
     }
 
     fn commit(&self, plan: &Plan, outcome: Result<Written, DiskTrouble>) -> Spilled {
@@ -107,7 +112,10 @@ impl Queue {
         let trimmed = tail.trim();
         drop(tail);
         self.release_trimmed(trimmed);
-        let Some((bytes, packets)) = spilled else { return Spilled::Stuck };
+        let Some((bytes, packets)) = spilled else {
+            self.tell_of_waits();
+            return Spilled::Stuck;
+        };
         drop(packets);
         if bytes > 0 {
             self.release(bytes);

@@ -287,10 +287,10 @@ impl<S: StampedSink> LiveCopy<S> {
         }
     }
 
-    /// A comparison says what it has compared.
+    /// A comparison says what it has compared, and of what is owed there is known how much that is.
     fn counts(&self) -> Option<Counting> {
         let (root, rules) = (self.eyes.root_fd(), self.preamble.rules.clone());
-        let is_of_all = self.checking.is_none() && self.part.is_none();
+        let is_of_all = self.checking.is_none() && self.part.is_none() && self.owing.is_none();
         is_of_all.then(|| Counting::start(root, rules, self.progress.clone()))
     }
 

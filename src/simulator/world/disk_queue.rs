@@ -10,10 +10,11 @@ use crate::queue::Spilled;
 
 impl World {
     /// Whatever they come to between two steps.
-    pub(super) fn disk_turns(&mut self) {
+    pub(super) fn disk_turns(&mut self) -> Checked {
         if self.queue_disk.is_none() {
-            return;
+            return Ok(());
         }
+        let stuck = self.seen.disk_stuck;
         let fails = !self.calm && self.disk_random.one_in(12);
         let chance = Rc::new(RefCell::new(Random::new(self.disk_random.number())));
         let failed = Rc::new(RefCell::new(false));
@@ -50,5 +51,7 @@ impl World {
                 self.note("the queue lost what it had on disk".into());
             }
         }
+        // Whoever waits waits for the target from now on.
+        if self.seen.disk_stuck > stuck { self.hear(News::Waits) } else { Ok(()) }
     }
 }

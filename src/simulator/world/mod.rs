@@ -205,7 +205,7 @@ impl World {
 
     fn step(&mut self) -> Checked {
         self.seen.steps += 1;
-        self.disk_turns();
+        self.disk_turns()?;
         self.seen.linked += u64::from(self.snapshots.turn(&self.target.places.root));
         self.map_turns();
         match self.random.below(100) {

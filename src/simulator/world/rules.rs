@@ -26,6 +26,9 @@ impl World {
             let oldest = self.source.queue.oldest();
             return Err(format!("packets from {oldest} on are held for a target that was let go"));
         }
+        if machine.is_away() && self.source.is_held_up() {
+            return Err(format!("a writer waits for a target that is not there: {state:?}"));
+        }
         if self.source.queue.lost().is_some() && !self.disk_failed {
             return Err("the disk of the queue lost something, and never failed".into());
         }

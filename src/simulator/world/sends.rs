@@ -19,7 +19,7 @@ impl World {
             if !self.source.has_room() {
                 self.note("a writer waits for room".into());
                 self.source.wait_for_room();
-                return Ok(());
+                return self.hear(News::Waits);
             }
             self.applications.lock().change(&mut self.random);
         }

@@ -13,6 +13,7 @@ mod limited;
 mod mirror;
 mod owed;
 mod part;
+mod rung;
 mod scheduled;
 #[cfg(test)]
 mod simulated;
@@ -33,7 +34,6 @@ use super::{Settings, Shared, Suspects, Told};
 use crate::clock;
 use crate::connection::{Action, Command, Event, Flow, Held, Jitter, Machine, NotNow, State};
 use crate::control::{AsideStatus, MirrorStatus, unix_ms};
-use crate::limits::{QUEUE_FULL_LOOKS, QUEUE_FULL_LOOKS_DISK};
 use crate::link::{LostBy, SourceEvent, was_unreadable};
 use crate::packet::{
     Features, History, OrphanCounts, Position, ReplicaProof, Sequence, SourceClock, SourceMessage, Text,
@@ -154,6 +154,8 @@ pub(crate) enum News {
     Walked(Walked),
     /// Now and then: counters of the link are taken over, and a full queue is looked for.
     Look,
+    /// Programs wait for room in the queue. Nobody says so while the target is there.
+    Waits,
     /// What [`Driver::due`] said.
     Due,
 }
@@ -231,12 +233,14 @@ impl<S: Surroundings> Driver<S> {
 
     /// Until the connection is over.
     pub(super) fn run(mut self, told: &Receiver<Told>) {
-        let looks = crossbeam_channel::tick(LOOK_EVERY);
+        let (looks, waits) = (crossbeam_channel::tick(LOOK_EVERY), self.queue.waits());
         self.tick_limit();
         self.tick_compression();
         self.act();
         while !self.over {
             let (events, walked, due) = (self.events(), self.walked(), self.due().map_or_else(never, at));
+            // What was there before it went, and whether anybody waits, is looked at with each step.
+            let waits = if self.machine.is_away() { waits.clone() } else { never() };
             let news = select! {
                 recv(events) -> event => News::Link(event.ok()),
                 recv(walked) -> outcome => News::Walked(
@@ -244,6 +248,7 @@ impl<S: Surroundings> Driver<S> {
                 ),
                 recv(told) -> told => News::Told(told.unwrap_or(Told::End)),
                 recv(looks) -> _ => News::Look,
+                recv(waits) -> _ => News::Waits,
                 recv(due) -> _ => News::Due,
             };
             self.hear(news);
@@ -273,6 +278,8 @@ impl<S: Surroundings> Driver<S> {
             News::Walked(outcome) if self.checking.is_some() => self.check_walked(outcome),
             News::Walked(outcome) => self.copy_walked(outcome),
             News::Look => self.look(),
+            // With what follows.
+            News::Waits => {}
             News::Due => {
                 self.unpublished = true;
                 self.machine.handle_timeout(clock::now());
@@ -285,23 +292,29 @@ impl<S: Surroundings> Driver<S> {
 
     /// Does what the machine says, and lets everyone know.
     pub(crate) fn act(&mut self) {
+        self.let_go_of_who_is_away();
         while let Some(action) = self.machine.poll_action() {
-            match action {
-                Action::Dial { attempt } => self.dial(attempt),
-                Action::Greet => self.greet(),
-                Action::AwaitCopy { flow } => self.await_copy(flow),
-                Action::Stream { after, flow } => self.stream(after, flow),
-                Action::SetFlow(flow) => self.set_flow(flow),
-                Action::Close { reason } => self.close(&reason),
-                Action::LetGo => self.let_go(),
-                Action::End => {
-                    assert!(self.session.is_none(), "a connection is over before its network connection is");
-                    self.over = true;
-                }
-            }
+            self.perform(action);
+            self.let_go_of_who_is_away();
         }
         if std::mem::take(&mut self.unpublished) {
             self.publish();
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Dial { attempt } => self.dial(attempt),
+            Action::Greet => self.greet(),
+            Action::AwaitCopy { flow } => self.await_copy(flow),
+            Action::Stream { after, flow } => self.stream(after, flow),
+            Action::SetFlow(flow) => self.set_flow(flow),
+            Action::Close { reason } => self.close(&reason),
+            Action::LetGo => self.let_go(),
+            Action::End => {
+                assert!(self.session.is_none(), "a connection is over before its network connection is");
+                self.over = true;
+            }
         }
     }
 
@@ -428,6 +441,7 @@ impl<S: Surroundings> Driver<S> {
         session.stream.start(after, self.sent_upto);
         session.link.send(SourceMessage::StreamFrom { after });
         session.link.waker().wake();
+        self.shows_resumed(after.sequence);
         self.applied(after.sequence, Sequence(0));
         self.tell_moment();
     }
@@ -473,12 +487,14 @@ impl<S: Surroundings> Driver<S> {
             if copies {
                 report.mirror = MirrorStatus::Stopped;
             }
+            report.resync.iter_mut().for_each(|resync| resync.running = false);
         });
     }
 
     /// The queue must not be held for a target that cannot resume, or writers would wait for ever.
     fn let_go(&mut self) {
         let Some(cursor) = self.cursor.take() else { return };
+        self.full_looks = 0;
         self.forget_left();
         self.queue.detach(cursor);
         if let (Some(reason), false) = (self.machine.let_go(), *self.machine.state() == State::Gone) {
@@ -646,25 +662,6 @@ impl<S: Surroundings> Driver<S> {
             self.out_of_line("objects that the target lacks are tried again".into());
         }
         self.look_at_queue();
-    }
-
-    fn look_at_queue(&mut self) {
-        let Some(cursor) = self.cursor else {
-            self.full_looks = 0;
-            return;
-        };
-        if let Some(why) = self.queue.lost_for(cursor) {
-            let jitter = Jitter(self.around.random() as u16);
-            self.happened(Event::QueueLost { reason: why.to_string(), jitter });
-        }
-        // A queue that is full for a moment, with what is still under way, is none.
-        let waited = self.queue.waits_for(cursor);
-        self.full_looks = if waited.is_some() { self.full_looks + 1 } else { 0 };
-        let looks = if self.queue.disk_follows() { QUEUE_FULL_LOOKS_DISK } else { QUEUE_FULL_LOOKS };
-        if self.full_looks >= looks {
-            self.happened(Event::QueueFull);
-            self.let_go_of_who_holds_up(waited.unwrap_or_default());
-        }
     }
 
     /// A target says how old its replica is by this, also when the source is gone.

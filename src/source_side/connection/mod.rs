@@ -34,7 +34,7 @@ use super::kept::Kept;
 use super::mark::{Mark, Marks};
 use super::terms::Terms;
 use crate::connection::{Command, Copies, FaultKind, NotNow, Scheduler};
-use crate::control::{AsideStatus, ConnectionState, MirrorStatus, Retrying};
+use crate::control::{AsideStatus, ConnectionState, MirrorStatus, ResyncStatus, Retrying};
 use crate::intercept::{Divergence, Fence};
 use crate::link::{LinkStats, Saved};
 use crate::map::Map;
@@ -210,6 +210,8 @@ pub struct Report {
     pub mode: CopyMode,
     /// It shows what has changed since the target was in line, and nothing else.
     pub is_minicopy: bool,
+    /// How the target is brought into line, or was last; amounts as far as they are known without its progress.
+    pub resync: Option<ResyncStatus>,
     /// It is of what lies there alone.
     pub part: Option<PathBuf>,
     /// Its progress is that of a comparison, which sends nothing.
@@ -631,6 +633,7 @@ impl Report {
             progress: None,
             mode: CopyMode::default(),
             is_minicopy: false,
+            resync: None,
             part: None,
             is_comparison: false,
             base: None,

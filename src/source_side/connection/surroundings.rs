@@ -6,14 +6,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
 use crate::intercept::Volume;
+use crate::limits::EXPECTED_MAX;
 use crate::link::{LinkStats, Outgoing, Saved, SourceEvent, SourceLink, Waker};
 use crate::packet::{Features, Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
-    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, Expected, Gone, LiveCopy, Looks,
+    Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, Gone, LiveCopy, Looks, NamesHad,
     Owed, Pace, Search, TargetHad, WhatIsOwed,
 };
 use crate::sets::Matcher;
@@ -80,7 +82,7 @@ pub(crate) struct WalkOrder {
     /// Nothing is copied: this is compared.
     pub check: Option<CheckOrder>,
     /// What the target had, where a person is to be asked before most of it goes.
-    pub expected: Option<Expected>,
+    pub names_had: Option<NamesHad>,
     pub ids: Ids,
     /// What changed since then is copied whatever the target compares.
     pub suspect_since: Timestamp,
@@ -211,7 +213,7 @@ impl Surroundings for Around {
     fn walk(&mut self, order: WalkOrder) -> io::Result<Receiver<Walked>> {
         let WalkOrder {
             check,
-            expected,
+            names_had,
             ids,
             suspect_since,
             suspects,
@@ -229,10 +231,10 @@ impl Surroundings for Around {
         let (backing, volume) = (self.backing.try_clone()?, self.volume.clone());
         let copy = move || {
             let since = Some(suspect_since);
-            if let Some(expected) = expected {
-                let missing = expected.missing(backing.as_fd(), volume.matcher(), || is_unasked(&answers))?;
+            if let Some(had) = names_had {
+                let missing = had.missing(backing.as_fd(), volume.matcher(), || is_unasked(&answers))?;
                 if let Some(gone) = missing {
-                    return Err(CopyError::ManyGone { gone, of: expected.names });
+                    return Err(CopyError::ManyGone { gone, of: had.names });
                 }
             }
             let owed = owed.map(|order| {
@@ -245,6 +247,10 @@ impl Surroundings for Around {
                 looked.map(|(owed, now)| (owed, now, order.percent_max))
             });
             let owed = owed.transpose()?;
+            if let Some((owed, ..)) = &owed {
+                let until = Instant::now() + EXPECTED_MAX;
+                progress.expect(owed.expected(backing.as_fd(), || Instant::now() < until));
+            }
             let copy = LiveCopy::new(backing, volume, ids, since, sink, answers, progress)?;
             let copy = copy.suspecting(suspects).at_pace(pace).treating_orphans(orphans);
             let copy = if of_restored { copy.of_restored() } else { copy };

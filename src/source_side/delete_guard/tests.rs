@@ -284,7 +284,7 @@ fn about_so_many_names_are_known_in_the_next_run() {
 #[test]
 fn what_is_gone_before_a_copy_is_asked_about_once() {
     let guard = DeleteGuard::new(DeleteLimit::Percent(50), Some(FILES), None);
-    let expected = Expected { names: FILES, percent: 50 };
+    let expected = NamesHad { names: FILES, percent: 50 };
     assert_eq!(guard.expects(), Some(expected), "by what the run before has noted");
     let asked = guard.ask_of_copy(1500, FILES);
     assert!(asked.to_string().contains("1500 of 2000 files are gone"), "{asked}");

@@ -8,7 +8,7 @@ use super::super::connection::{Foreseen, MirrorCommand};
 use super::super::mark::Reached;
 use super::*;
 use crate::connection::{Command, NotNow};
-use crate::control::Rung;
+use crate::control::{Bounds, ResyncStatus, Rung};
 use crate::map::What;
 use crate::packet::ObjectId;
 use crate::sys::FileHandle;
@@ -144,6 +144,41 @@ fn a_merge_is_made_of_what_is_marked() {
     assert_eq!((running.rung, running.is_running), (Some(Rung::Owed), true), "{running:?}");
     tell(&scene, Command::Stop);
     assert_eq!(merge(&scene), Err(NotNow::Stopped));
+    scene.connection.end();
+}
+
+/// What the source says of how its target was brought into line, once that is so.
+fn taken(scene: &Scene, rung: Rung) -> ResyncStatus {
+    let is_it = |report: &Report| report.resync.as_ref().is_some_and(|resync| resync.rung == rung);
+    let report = scene.connection.wait(Instant::now() + LONG, is_it);
+    report.resync.filter(|resync| resync.rung == rung).unwrap_or_else(|| panic!("not by {rung:?}"))
+}
+
+/// Only the machine's gap was shown: nobody could see why a minicopy was none.
+#[test]
+fn what_was_taken_is_said_with_its_reason() {
+    let map = Arc::new(Map::new(1 << 16, Sequence(0)));
+    let scene = goes_on(Some(map.clone()));
+    assert_eq!(scene.connection.report().resync, None);
+    in_line(&scene);
+    let resumed = taken(&scene, Rung::Queue);
+    assert_eq!((resumed.since, resumed.running), (Some(Sequence(2)), false), "{resumed:?}");
+    let packets = resumed.packets;
+    assert!(packets.at_least > 2 && packets == Bounds::exactly(packets.at_least), "{resumed:?}");
+    assert_eq!(resumed.why, "the queue holds all that it lacks");
+    map.mark(ObjectId { birth_epoch: 1, generation: 1, inode: 1 }, None, &What::Itself);
+    tell(&scene, Command::StopReplication);
+    let foreseen = foreseen(&scene);
+    scene.connection.captured();
+    tell(&scene, Command::StartReplication);
+    let target = scene.listener.accept().expect("it connects anew");
+    target.send(welcome(WIRE_VERSION, proof(Position { sequence: Sequence(5), ..scene.start })));
+    let all = taken(&scene, Rung::Checksum);
+    assert_eq!((foreseen.rung, all.running, all.objects), (Some(all.rung), true, Bounds::UNKNOWN), "{all:?}");
+    let reason = scene.connection.report().reason;
+    assert_eq!(all.why, format!("{reason}; not by the map: more was changed than the map has room for"));
+    tell(&scene, Command::Stop);
+    assert!(!taken(&scene, Rung::Checksum).running, "it was cut off");
     scene.connection.end();
 }
 

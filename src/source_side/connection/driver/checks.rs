@@ -48,7 +48,7 @@ impl<S: Surroundings> Driver<S> {
         let begun = Checking::begin(self.queue.last().sequence, before, wish, |order, answers| {
             around.walk(WalkOrder {
                 check: Some(CheckOrder { takes_holes, ..order }),
-                expected: None,
+                names_had: None,
                 ids,
                 suspect_since: Timestamp::default(),
                 suspects: Arc::default(),

@@ -9,13 +9,13 @@ use super::super::{Settings, Suspects};
 use super::{Driver, Trust};
 use crate::clock;
 use crate::connection::{Copies, Event, Flow, Jitter};
-use crate::control::{AsideStatus, MirrorStatus, Rung};
+use crate::control::{AsideStatus, MirrorStatus, ResyncStatus};
 use crate::link::LostBy;
 use crate::packet::{
     BlockHash, DataState, ItemNumber, LaneItem, LeftOut, ObjectId, OrphanCounts, OrphanRule, Sequence,
     SourceMessage, Text, Timestamp,
 };
-use crate::resync::{Answer, BlockOrder, CopyError, CopyReport, Expected, ProgressSnapshot, TargetHad};
+use crate::resync::{Answer, BlockOrder, CopyError, CopyReport, NamesHad, ProgressSnapshot, TargetHad};
 use crate::source_side::kept::FirstCopy;
 use crate::source_side::mark::{Clock, EVERYTHING};
 use crate::words::{CopyMode, DeleteLimit, HashKind, OrphanChoice, OrphanRules};
@@ -41,7 +41,7 @@ impl<S: Surroundings> Driver<S> {
 
     /// How many names the target had, where it goes on where this source was and a person is asked before most of them
     /// go. What is marked in this run is known by its packets.
-    fn expected(&self, owed: Option<&OwedOrder>) -> Option<Expected> {
+    fn names_had(&self, owed: Option<&OwedOrder>) -> Option<NamesHad> {
         let is_marked = owed.is_some_and(|owed| matches!(owed.first, FirstOwed::Known(_)));
         let applied = &self.lacks.proof()?.applied;
         let is_of_this_run = applied.same_history(&self.queue.last());
@@ -89,14 +89,15 @@ impl<S: Surroundings> Driver<S> {
         let of_restored = self.is_restored && self.trust == Trust::AsNoted;
         let orphans = self.orphan_rules();
         let by_blocks = if is_empty { None } else { self.by_blocks() };
-        let owed = self.owed().ok();
-        let rung = if owed.is_some() { Rung::Owed } else { self.rung_of_everything(is_empty) };
+        let owed = self.owed();
+        let resync = self.taken(&owed, is_empty);
+        let ResyncStatus { rung, searched: searches, .. } = resync;
+        let owed = owed.ok();
         let is_minicopy = owed.is_some();
-        let expected = self.expected(owed.as_ref());
-        let searches = owed.as_ref().is_some_and(|owed| matches!(owed.first, FirstOwed::ByTime { .. }));
+        let names_had = self.names_had(owed.as_ref());
         let order = |answers, progress| WalkOrder {
             check: None,
-            expected,
+            names_had,
             ids,
             suspect_since,
             suspects: suspects.clone(),
@@ -123,6 +124,7 @@ impl<S: Surroundings> Driver<S> {
                     report.left_out = LeftOut::default();
                     (report.mirror, report.mode, report.is_minicopy) = (mirror, mode, is_minicopy);
                     (report.part, report.is_comparison) = (None, false);
+                    report.resync = Some(resync);
                     report.copy_attempts += 1;
                     report.progress = Some(progress);
                 });
@@ -321,6 +323,7 @@ impl<S: Surroundings> Driver<S> {
             report.orphans = Some(OrphanCounts { kept: orphans.kept.max(stayed), ..orphans });
             report.aside = AsideStatus::default();
             report.retrying = None;
+            report.resync.iter_mut().for_each(|resync| resync.running = false);
             report.mirror = MirrorStatus::Complete;
             report.copy_attempts = 0;
             report.covers = covers;

@@ -7,6 +7,7 @@ use super::super::surroundings::{FirstOwed, OwedOrder, Surroundings};
 use super::super::{Report, Suspects};
 use super::Driver;
 use super::owed::Everything;
+use super::rung::{NOTHING_YET, not_by_the_map};
 use crate::connection::{FaultKind, NotNow};
 use crate::control::Rung;
 use crate::packet::{BadBy, Chain, DataState, Position, ReplicaProof, Sequence};
@@ -59,15 +60,13 @@ impl<S: Surroundings> Driver<S> {
 
     fn foresee_one(&self, report: &Report) -> Foreseen {
         if let Some(rung) = self.copy.rung() {
-            let why = self.machine.reason().to_owned();
+            let taken = report.resync.as_ref().map(|resync| resync.why.clone());
+            let why = taken.unwrap_or_else(|| self.machine.reason().to_owned());
             return Foreseen { is_running: true, since: report.base, ..Foreseen::of(Some(rung), why) };
         }
         let goes_on = report.heard || self.settings.goes_on;
         match self.machine.let_go() {
-            None if self.left.is_some() => {
-                let why = "what was queued before the last stop; then, by a minicopy, what has changed since";
-                Foreseen { since: Some(self.acknowledged), ..Foreseen::of(Some(Rung::Queue), why.into()) }
-            }
+            None if self.left.is_some() => self.by_left(),
             Some(why) => self.by_copy(report, why),
             None if self.machine.is_streaming() => match self.why_mended(report) {
                 Some(why) => self.of_everything(report, why),
@@ -98,7 +97,12 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
-    fn by_queue(&self, since: Sequence) -> Foreseen {
+    pub(super) fn by_left(&self) -> Foreseen {
+        let why = "what was queued before the last stop; then, by a minicopy, what has changed since";
+        Foreseen { since: Some(self.acknowledged), ..Foreseen::of(Some(Rung::Queue), why.into()) }
+    }
+
+    pub(super) fn by_queue(&self, since: Sequence) -> Foreseen {
         let (rung, why) = match self.queue.last().sequence > since {
             true => (Rung::Queue, "the queue holds all that it lacks"),
             false if self.wished.is_some() => (
@@ -112,15 +116,13 @@ impl<S: Surroundings> Driver<S> {
 
     fn by_copy(&self, report: &Report, why: &str) -> Foreseen {
         if report.data == DataState::Empty {
-            return Foreseen::of(Some(Rung::Full), "nothing was copied there yet".into());
+            return Foreseen::of(Some(Rung::Full), NOTHING_YET.into());
         }
         let presumed = self.presumed(report).ok_or(Everything::NoBase);
         let owed = presumed.and_then(|presumed| self.owed_to(&presumed));
         match owed {
             Ok(order) => of_owed(order, self.lacks.base(), why),
-            Err(everything) => {
-                self.of_everything(report, format!("{why}; not by the map: {}", everything.why()))
-            }
+            Err(everything) => self.of_everything(report, not_by_the_map(why, everything)),
         }
     }
 

@@ -177,7 +177,7 @@ impl<S: Surroundings> Driver<S> {
         let (covers, pace) = (self.shared.report.lock().covers, self.pace.clone());
         let order = |answers, progress| WalkOrder {
             check: None,
-            expected: None,
+            names_had: None,
             ids,
             suspect_since,
             suspects,
@@ -197,11 +197,13 @@ impl<S: Surroundings> Driver<S> {
                 attempt.part.clone_from(&part);
                 attempt.rung = Rung::of(mode);
                 let (mirror, progress) = (self.mirror_begun(), attempt.progress());
+                let resync = self.part_taken(attempt.rung);
                 self.copy = Copying::Runs(attempt);
                 self.update(|report| {
                     (report.data, report.left_out) = (DataState::Bad, LeftOut::default());
                     (report.mirror, report.mode, report.is_minicopy) = (mirror, mode, false);
                     (report.part, report.progress, report.is_comparison) = (part, Some(progress), false);
+                    report.resync = Some(resync);
                 });
             }
             Err(error) => self.lost(LostBy::Network, format!("the mirror cannot begin: {error}")),
