@@ -177,7 +177,8 @@ pub const CONTENT_CHUNK: usize = 256 << 10;
 /// A long file is read in stretches that begin and end at multiples of so many bytes: as large as a page of the page
 /// cache gets. One of which a part is read goes from memory with all of it, and the rest is read from the disk again:
 /// of 1 GiB in pieces of 256 KiB 1.34 GiB, of 64 KiB 1.58 GiB, where the kernel reads 8 MiB ahead.
-pub const READ_AHEAD: u64 = if cfg!(test) { 1 << 10 } else { 2 << 20 };
+pub const READ_AHEAD: u64 = 2 << 20;
+const _: () = assert!(READ_AHEAD > CONTENT_CHUNK as u64);
 
 /// Content is compared in blocks of so many bytes; in unit tests of so few that small files have several.
 pub const HASH_BLOCK: u64 = if cfg!(test) { 1 << 9 } else { 64 << 10 };

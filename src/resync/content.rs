@@ -226,7 +226,7 @@ mod tests {
         }
         let mut expected = vec![0; LEN];
         file.read_exact_at(&mut expected, 0).unwrap();
-        for chunk in [1, 100, CHUNK, READ_AHEAD as usize - 1, READ_AHEAD as usize, LEN, 2 * LEN] {
+        for chunk in [100_001, CHUNK - 1, CHUNK, CHUNK + 1] {
             let (mut found, mut ahead, pool) = (Vec::new(), Ahead::default(), Pool::new());
             let by = By::Stretches(&mut ahead);
             let mut data = Data::of(&fd, 0..LEN as u64, (&pool, chunk), by);
