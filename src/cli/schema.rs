@@ -13,8 +13,8 @@ use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, Bounds, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
     GenerationStatus, HolderStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, LostWrites,
-    MirrorProgress, MirrorStatus, ReplicaStatus, ResyncForeseen, ResyncReport, Retrying, Role, Rung,
-    ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus,
+    MirrorProgress, MirrorStatus, ReplicaStatus, RestoredFrom, ResyncForeseen, ResyncReport, Retrying, Role,
+    Rung, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus,
     VerifiedStatus,
 };
 use crate::drill::expected::Expected;
@@ -317,6 +317,13 @@ fn full_replica() -> ReplicaStatus {
             fingerprint: "aa11".into(),
             address: "192.0.2.1:5".into(),
             since_unix_ms: 1,
+        }),
+        restored_from: Some(RestoredFrom {
+            fingerprint: "cc33".into(),
+            address: "192.0.2.3:5".into(),
+            since_unix_ms: 1,
+            files_sent: 1,
+            bytes_sent: 1,
         }),
         data: DataState::Bad,
         reason: "a copy runs".into(),
