@@ -23,7 +23,7 @@ fn two_versions_copy_the_same_trees_in_turns() {
         let copier = copiers.iter().find(|copier| copier["name"] == name);
         let copier = copier.unwrap_or_else(|| panic!("{name} is not in {report:#}"));
         let steps = copier["steps"].as_array().expect("steps");
-        assert_eq!(steps.len(), 4, "{copier:#}");
+        assert_eq!(steps.len(), 6, "{copier:#}");
         assert!(steps.iter().all(|step| step["rounds"].as_array().is_some_and(|rounds| rounds.len() == 2)));
     }
     let left = std::fs::read_dir(base.path()).expect("a directory").filter_map(Result::ok);

@@ -65,6 +65,7 @@ mod orphans;
 mod outlive;
 #[cfg(feature = "suites")]
 mod packages;
+mod page_cache;
 mod pair;
 mod parts;
 mod past;

@@ -1,34 +1,22 @@
 //! The content of a file as hashes of its blocks: the same on both sides, so that what is compared means
 //! the same.
 //!
-//! Holes are not read: they hash as the zeros that they are. What is read first leaves the page cache as
-//! it was (`RWF_DONTCACHE`, since Linux 6.14).
+//! Holes are not read: they hash as the zeros that they are.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{SeekFrom, seek};
-use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
+use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
-use crate::limits::{HASH_BLOCK, HASHES_MAX, HOLE_LEAST};
+use crate::limits::{HASH_BLOCK, HASHED_AT_ONCE, HASHES_MAX, HOLE_LEAST};
 use crate::packet::BlockHash;
+use crate::reads::{Reads, read_up_to};
 use crate::words::sha256;
-
-/// `RWF_DONTCACHE` (`linux/fs.h`).
-const DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
 /// Bytes of a secret of xxh3: what it makes of a seed by itself.
 const SECRET_LEN: usize = 192;
-
-/// How pages are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reads {
-    /// What was not in memory is not afterwards.
-    Passing,
-    /// It is read again soon.
-    Cached,
-}
 
 /// A range of a file of a size, from the beginning of a block on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +103,6 @@ pub struct Hasher {
     /// Of a whole block of zeros.
     hole: u128,
     buffer: Vec<u8>,
-    /// The kernel or the file system has no reads that leave nothing behind.
-    cached_only: bool,
 }
 
 enum Key {
@@ -130,9 +116,8 @@ impl Hasher {
             BlockHash::Fast { key } => Key::Fast(Box::new(secret_of(key))),
             BlockHash::Audit { key } => Key::Audit(*key),
         };
-        let buffer = vec![0; HASH_BLOCK as usize];
-        let hole = key.hash(&buffer);
-        Hasher { key, hole, buffer, cached_only: false }
+        let hole = key.hash(&[0; HASH_BLOCK as usize]);
+        Hasher { key, hole, buffer: Vec::new() }
     }
 
     /// Hashes of the blocks of a range, those of them that lie in the size. What the file has not is taken
@@ -141,16 +126,21 @@ impl Hasher {
     /// Errors: those of `pread(2)`.
     pub fn hash(&mut self, fd: BorrowedFd<'_>, range: Range, reads: Reads) -> io::Result<Vec<u128>> {
         let mut hashes = Vec::with_capacity(range.blocks);
-        let mut data = 0;
+        let limit = range.size.min(range.offset.saturating_add(range.blocks as u64 * HASH_BLOCK));
+        let (mut data, mut read) = (0, 0..0);
         let mut at = range.offset;
         while hashes.len() < range.blocks && at < range.size {
             let len = HASH_BLOCK.min(range.size - at);
             if data < at + len {
                 data = next_data(fd, at.max(data))?;
             }
-            hashes.push(match data >= at + len {
+            let is_hole = data >= at + len;
+            if !is_hole && read.end < at + len {
+                read = at..self.read(fd, at, limit, reads)?;
+            }
+            hashes.push(match is_hole {
                 true => self.zeros(len as usize),
-                false => self.block(fd, at, len as usize, reads)?,
+                false => self.key.hash(&self.buffer[(at - read.start) as usize..][..len as usize]),
             });
             at += len;
         }
@@ -180,47 +170,27 @@ impl Hasher {
     }
 
     fn block(&mut self, fd: BorrowedFd<'_>, at: u64, len: usize, reads: Reads) -> io::Result<u128> {
-        let got = self.read(fd, at, len, reads)?;
-        self.buffer[got..len].fill(0);
+        self.read(fd, at, at + len as u64, reads)?;
         Ok(self.key.hash(&self.buffer[..len]))
     }
 
-    fn zeros(&mut self, len: usize) -> u128 {
-        if len as u64 == HASH_BLOCK {
-            return self.hole;
-        }
-        self.buffer[..len].fill(0);
-        self.key.hash(&self.buffer[..len])
+    fn zeros(&self, len: usize) -> u128 {
+        if len as u64 == HASH_BLOCK { self.hole } else { self.key.hash(&vec![0; len]) }
     }
 
-    fn read(&mut self, fd: BorrowedFd<'_>, at: u64, len: usize, reads: Reads) -> io::Result<usize> {
-        let mut got = 0;
-        while got < len {
-            match self.read_some(fd, at, got..len, reads) {
-                Ok(0) => break,
-                Ok(count) => got += count,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+    /// Reads from the beginning of a block on, up to a hole, to `limit`, or as much as goes at once; gives the end, of a
+    /// block or `limit`. What the file has not is zeros.
+    fn read(&mut self, fd: BorrowedFd<'_>, at: u64, limit: u64, reads: Reads) -> io::Result<u64> {
+        // Whoever cannot say has none; one that begins here was filled meanwhile.
+        let hole = seek(fd, SeekFrom::Hole(at)).unwrap_or(limit);
+        let end = hole.next_multiple_of(HASH_BLOCK).clamp(at + HASH_BLOCK, at + HASHED_AT_ONCE).min(limit);
+        let len = (end - at) as usize;
+        if self.buffer.len() < len {
+            self.buffer.resize(len, 0);
         }
-        Ok(got)
-    }
-
-    fn read_some(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        at: u64,
-        part: std::ops::Range<usize>,
-        reads: Reads,
-    ) -> rustix::io::Result<usize> {
-        let (at, buffer) = (at + part.start as u64, &mut self.buffer[part]);
-        if reads == Reads::Passing && !self.cached_only {
-            match preadv2(fd, &mut [IoSliceMut::new(buffer)], at, DONTCACHE) {
-                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => self.cached_only = true,
-                done => return done,
-            }
-        }
-        pread(fd, buffer, at)
+        let got = read_up_to(fd, &mut self.buffer[..len], at, reads)?;
+        self.buffer[got..len].fill(0);
+        Ok(end)
     }
 }
 

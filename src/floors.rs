@@ -21,6 +21,7 @@ const FLOORS: [&[&str]; 10] = [
         "pool",
         "ranks",
         "random",
+        "reads",
         "service_manager",
         "signals",
         "store",

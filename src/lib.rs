@@ -45,6 +45,7 @@
 //!   of content; every bound; all unsafe code
 //! - [`locked`]: files that are locked for as long as a value lives
 //! - `aside`: what is said on standard error, where nobody may be there any more
+//! - `reads`: reads that leave the page cache as it was
 //! - `paced`: lines of the log that others can cause as often as they like
 //! - `ranks`: the order in which locks are taken on the source, asserted in debug builds
 //! - `clock`, `failpoint`: the time, and places where a disk can fail, both in a simulator's hand
@@ -102,6 +103,7 @@ pub mod privileges;
 pub mod queue;
 pub mod random;
 mod ranks;
+mod reads;
 pub mod resync;
 mod service_manager;
 pub mod sets;

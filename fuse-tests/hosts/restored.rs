@@ -107,6 +107,13 @@ fn a_source_reads_its_own_set_back_until_it_is_revoked() {
     assert!(!hosts.at("again").exists() && !hosts.at("elsewhere").exists());
 }
 
+/// What the target says of its replica, as text and as JSON.
+fn replica_shown(hosts: &Hosts) -> (String, serde_json::Value) {
+    let text = output_within(hosts.on_target().arg("status"), COMMAND_MAX);
+    let json = hosts.status(hosts.on_target())["target"]["replicas"][0].clone();
+    (String::from_utf8_lossy(&text.stdout).into_owned(), json)
+}
+
 /// While the source is there nobody restores; while somebody restores no source comes in.
 #[test]
 fn a_replica_is_one_host_s_at_a_time() {
@@ -129,6 +136,11 @@ fn a_replica_is_one_host_s_at_a_time() {
     command.args(["restore", &hosts.repset, "--to"]).arg(disk.join("restored"));
     let mut restoring = Daemon::spawn(command);
     host::wait_until("room is waited for", || restoring.said().contains("cannot be performed"));
+    let (shown, json) = replica_shown(&hosts);
+    assert!(shown.contains("  restored    by ") && shown.contains("not connected"), "{shown}");
+    let reader = &json["restored_from"];
+    assert!(json["connected"].is_null() && reader["address"].is_string(), "{json:#}");
+    assert!(reader["bytes_sent"].as_u64().is_some_and(|sent| sent > 0), "{json:#}");
     let mut source = Daemon::spawn(hosts.protect_command());
     source.wait_ready();
     hosts.wait_for_source("refused", |connection| {
@@ -138,6 +150,7 @@ fn a_replica_is_one_host_s_at_a_time() {
     let code = restoring.wait(COMMAND_MAX).expect("it ends").code();
     assert_eq!(code, Some(1), "{}", restoring.said());
     assert!(restoring.said().contains("is not whole"), "{}", restoring.said());
+    host::wait_until("nobody reads", || replica_shown(&hosts).1["restored_from"].is_null());
     // The source comes in by itself.
     host::wait_in_line(|| hosts.on_source(), || source.said());
     hosts.source = Some(source);

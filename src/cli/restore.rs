@@ -54,6 +54,9 @@ pub struct Restore {
     pub force: bool,
 }
 
+/// Seconds to go, of which nobody could tell more: a year.
+const TO_GO_MAX: f64 = 365.0 * 86400.0;
+
 /// What becomes of names that a replica lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Strays {
@@ -127,14 +130,22 @@ fn lost(path: &Path, error: &std::io::Error) -> Failure {
 
 fn progress(tally: &Tally, took: Duration) -> String {
     let rate = (tally.bytes_copied as f64 / took.as_secs_f64().max(0.001)) as u64;
-    format!(
+    let mut text = format!(
         "{} files ({}) seen, content of {} ({}) brought, {}/s",
         tally.files,
         units::size(tally.bytes),
         tally.files_copied,
         units::size(tally.bytes_copied),
         units::size(rate)
-    )
+    );
+    if let Some(share) = tally.share_done() {
+        let _ = write!(text, ", {:.0} %", (share * 100.0).floor());
+        if share > 0.0 {
+            let to_go = (took.as_secs_f64() * (1.0 - share) / share).min(TO_GO_MAX);
+            let _ = write!(text, ", {} to go", units::duration(Duration::from_secs(to_go.ceil() as u64)));
+        }
+    }
+    text
 }
 
 /// What it came to, for people.

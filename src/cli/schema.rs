@@ -13,9 +13,9 @@ use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Alert, AsideStatus, Bounds, ClockSet, CompressionStatus, ConnectedSource, ConnectionStatus, FsyncStatus,
     GenerationStatus, HolderStatus, Lag, LastGood, LeftOutStatus, LimitStatus, LinkStatus, LostWrites,
-    MirrorProgress, MirrorStatus, ReplicaStatus, ResyncForeseen, ResyncReport, ResyncStatus, Retrying, Role,
-    Rung, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, TurnedAway, UpgradeStatus,
-    VerifiedStatus,
+    MirrorProgress, MirrorStatus, ReplicaStatus, RestoredFrom, ResyncForeseen, ResyncReport, ResyncStatus,
+    Retrying, Role, Rung, ScheduleStatus, SetAside, Severity, SourceStatus, Status, TargetStatus, TurnedAway,
+    UpgradeStatus, VerifiedStatus,
 };
 use crate::drill::expected::Expected;
 use crate::drill::last::{Last, Standing};
@@ -331,6 +331,13 @@ fn full_replica() -> ReplicaStatus {
             fingerprint: "aa11".into(),
             address: "192.0.2.1:5".into(),
             since_unix_ms: 1,
+        }),
+        restored_from: Some(RestoredFrom {
+            fingerprint: "cc33".into(),
+            address: "192.0.2.3:5".into(),
+            since_unix_ms: 1,
+            files_sent: 1,
+            bytes_sent: 1,
         }),
         data: DataState::Bad,
         reason: "a copy runs".into(),

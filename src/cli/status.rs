@@ -265,6 +265,14 @@ fn replica_lines(replica: &ReplicaStatus, now: u64, text: &mut String) -> std::f
         }
         None => writeln!(text, "  source      not connected")?,
     }
+    if let Some(reader) = &replica.restored_from {
+        let (since, sent) = (age(reader.since_unix_ms, now), units::size(reader.bytes_sent));
+        writeln!(
+            text,
+            "  restored    by {} at {}, for {since}, {sent} sent",
+            reader.fingerprint, reader.address
+        )?;
+    }
     if let Some(away) = &replica.turned_away {
         writeln!(text, "  turned away {} ago: {}", age(away.at_unix_ms, now), away.reason)?;
     }

@@ -11,8 +11,8 @@ use super::doctor::census::Census;
 use super::*;
 use crate::control::tests::{FakeDaemon, sample_status, source_of};
 use crate::control::{
-    ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, Retrying, Role, RoleName,
-    Server, SyncReport, SyncedConnection, TargetStatus, WaitFor,
+    ConnectionState, LinkStatus, MirrorProgress, MirrorStatus, ReplicaStatus, RestoredFrom, Retrying, Role,
+    RoleName, Server, SyncReport, SyncedConnection, TargetStatus, WaitFor,
 };
 use crate::packet::{DataState, Holdings, Sequence, Text};
 use crate::preflight::FsFacts;
@@ -436,6 +436,7 @@ pub(super) fn sample_replica() -> ReplicaStatus {
         set_id: String::new(),
         sources: vec!["aa11".into()],
         connected: None,
+        restored_from: None,
         data: DataState::Bad,
         reason: "a resynchronisation has begun and not ended".into(),
         in_line: false,
@@ -492,6 +493,14 @@ CRITICAL: Replica web is not a consistent copy, and its source is not connected.
 note: Replica web: device nodes were left out 2 times (--allow device takes them).
 "
     );
+    let (fingerprint, address) = ("cc33".into(), "192.0.2.3:5".into());
+    let (since_unix_ms, files_sent, bytes_sent) = (status.now_unix_ms - 5000, 2, 3 << 20);
+    let reader = RestoredFrom { fingerprint, address, since_unix_ms, files_sent, bytes_sent };
+    if let Role::Target { target } = &mut status.role {
+        target.replicas[0].restored_from = Some(reader);
+    }
+    let text = status::text(&status);
+    assert!(text.contains("\n  restored    by cc33 at 192.0.2.3:5, for 5.0 s, 3 MiB sent\n"), "{text}");
 }
 
 #[test]

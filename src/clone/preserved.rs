@@ -18,6 +18,7 @@ use super::planted::{self, Planted};
 use super::records::{Log, Record};
 use super::room::must_be_free;
 use crate::privileges::by_handle;
+use crate::reads::{Reads, read_up_to};
 use crate::sys::FileHandle;
 
 /// Why a session cannot go on.
@@ -201,7 +202,7 @@ impl Preserved {
                 }
             }
             let len = (to.saturating_sub(at)).min(CHUNK) as usize;
-            let read = read_up_to(file, &mut buffer[..len], at)?;
+            let read = read_up_to(file, &mut buffer[..len], at, Reads::Cached)?;
             self.keep_bytes(object, &buffer[..read], at)?;
             if read < len {
                 break;
@@ -327,20 +328,6 @@ fn runs_of_data(bytes: &[u8]) -> Vec<(usize, &[u8])> {
         }
     }
     runs.into_iter().map(|(from, to)| (from, &bytes[from..to])).collect()
-}
-
-/// Reads until the buffer is full or the file ends; gives how much.
-pub(super) fn read_up_to(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(done)
 }
 
 /// Parts of a range that are in none of these.

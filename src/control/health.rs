@@ -422,10 +422,7 @@ impl ConnectionStatus {
         };
         let label = self.label();
         match self.mirror {
-            MirrorStatus::Calculating
-            | MirrorStatus::Mirroring { .. }
-            | MirrorStatus::RemovingOrphans
-            | MirrorStatus::Restoring => Some(Finding::warning(
+            MirrorStatus::Calculating | MirrorStatus::Mirroring { .. } => Some(Finding::warning(
                 Code::NotConsistent,
                 format!("{label}: the replica {word}; do not use it before the mirror is complete."),
             )),

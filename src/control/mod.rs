@@ -28,6 +28,7 @@ mod presence;
 mod process;
 mod recorder;
 mod request;
+mod restored_from;
 mod resync;
 mod server;
 mod statistics;
@@ -57,6 +58,7 @@ pub use orphans::{OrphanStatus, OrphansRequest, PathText, RemoveOrphans, Removed
 pub use presence::{FileKind, FileOnTarget, FileReport, FileState, FilesRequest, Verdict};
 pub use process::{ProcessMeter, ProcessStatus};
 pub use recorder::measure;
+pub use restored_from::RestoredFrom;
 pub use resync::{Bounds, MirrorProgress, ResyncForeseen, ResyncReport, ResyncStatus, Rung};
 pub use server::{Caller, Handler, Server};
 pub use statistics::refusal as statistics_refusal;

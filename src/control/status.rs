@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::health::Severity;
 use super::lost_writes::LostWrites;
-use super::path_text;
 use super::process::ProcessStatus;
 use super::resync::{MirrorProgress, ResyncStatus};
+use super::{RestoredFrom, path_text};
 use crate::events::Code;
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
 use crate::words::{Compression, Origin, QueueStats, VerifyMode};
@@ -236,6 +236,8 @@ pub struct ReplicaStatus {
     pub sources: Vec<String>,
     /// The source that is connected now.
     pub connected: Option<ConnectedSource>,
+    /// Who reads it back now.
+    pub restored_from: Option<RestoredFrom>,
     pub data: DataState,
     /// Why the data is bad; may be empty.
     pub reason: String,
@@ -592,9 +594,7 @@ pub enum MirrorStatus {
     },
     Paused,
     Stopped,
-    RemovingOrphans,
     Verifying,
-    Restoring,
     /// The target has made its end durable.
     Complete,
 }

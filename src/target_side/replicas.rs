@@ -34,12 +34,13 @@ use super::seat::{Cut, NoSeat, ReadingSeat, Seat, View};
 use super::{Replicas, SharedApplier};
 use crate::apply::{OpenError, are_passing, stood_in_of};
 use crate::clone::Sessions;
-use crate::control::{TurnedAway, unix_ms};
+use crate::control::{ConnectedSource, RestoredFrom, TurnedAway, unix_ms};
 use crate::link::{Peer, TargetLink, TargetLinkHandle};
 use crate::packet::{DataState, Epoch, Holdings, ReplicaStands, SetId};
 use crate::pairing::{Book, Direction};
 use crate::preflight::{FsFacts, existing_ancestor};
 use crate::privileges;
+use crate::resync::CopyProgress;
 use crate::store;
 use crate::words::{Allow, Fingerprint, is_set_name};
 
@@ -102,6 +103,8 @@ struct Live {
     /// Which way its data goes.
     direction: Direction,
     since: SystemTime,
+    /// Of who reads the replica.
+    progress: Arc<CopyProgress>,
     link: TargetLinkHandle,
     cut: Arc<Cut>,
 }
@@ -110,6 +113,27 @@ impl Live {
     fn end(&self, reason: &str) {
         self.cut.cut(reason);
         self.link.close(reason);
+    }
+
+    fn source(&self) -> Option<ConnectedSource> {
+        (self.direction == Direction::FromPeer).then(|| ConnectedSource {
+            fingerprint: self.peer.to_string(),
+            address: self.address.clone(),
+            since_unix_ms: unix_ms(self.since),
+        })
+    }
+
+    fn reader(&self) -> Option<RestoredFrom> {
+        (self.direction == Direction::ToPeer).then(|| {
+            let sent = self.progress.snapshot();
+            RestoredFrom {
+                fingerprint: self.peer.to_string(),
+                address: self.address.clone(),
+                since_unix_ms: unix_ms(self.since),
+                files_sent: sent.files_copied,
+                bytes_sent: sent.bytes_copied,
+            }
+        })
     }
 
     /// Why somebody who comes now does not get the replica; `None`: it takes this one's place.
@@ -147,7 +171,8 @@ pub struct Shown {
     pub set: SetId,
     pub view: Option<View>,
     pub problem: Option<String>,
-    pub connected: Option<(Fingerprint, String, SystemTime)>,
+    pub connected: Option<ConnectedSource>,
+    pub restored_from: Option<RestoredFrom>,
     pub turned_away: Option<TurnedAway>,
 }
 
@@ -302,7 +327,9 @@ impl Store {
         granted()?;
         let allowed = self.book.allowed_in(name, self.options.allow).and(able());
         let Some(Held::Open(open)) = held.get_mut(name) else { return Err("no replica".into()) };
-        Ok(ReadingSeat { seat: self.seat(open, &caller)?, set: open.set, accept, allowed })
+        let (set, seat) = (open.set, self.seat(open, &caller)?);
+        let progress = open.live.as_ref().map(|live| live.progress.clone()).unwrap_or_default();
+        Ok(ReadingSeat { seat, set, accept, allowed, progress })
     }
 
     /// The replica need not be open: who stands in with it has it.
@@ -337,6 +364,7 @@ impl Store {
             address: address.to_string(),
             direction: *direction,
             since: SystemTime::now(),
+            progress: Arc::default(),
             link: link.handle(),
             cut: cut.clone(),
         });
@@ -470,6 +498,7 @@ fn show(name: &str, held: &Held) -> Shown {
             view: None,
             problem: Some(problem.clone()),
             connected: None,
+            restored_from: None,
             turned_away: None,
         },
         Held::Open(open) => Shown {
@@ -477,7 +506,8 @@ fn show(name: &str, held: &Held) -> Shown {
             set: open.set,
             view: Some(open.view.lock().clone()),
             problem: None,
-            connected: open.live.as_ref().map(|live| (live.peer, live.address.clone(), live.since)),
+            connected: open.live.as_ref().and_then(Live::source),
+            restored_from: open.live.as_ref().and_then(Live::reader),
             turned_away: None,
         },
     }

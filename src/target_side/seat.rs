@@ -13,6 +13,7 @@ use crate::apply::{Applier, AsideView, DataStatus, Withheld};
 use crate::clone;
 use crate::control::Retrying;
 use crate::packet::{Epoch, Position, SetId};
+use crate::resync::CopyProgress;
 use crate::words::Allow;
 
 /// What a session gets to work with.
@@ -57,6 +58,8 @@ pub struct ReadingSeat {
     pub accept: Accept,
     /// What its source may have in it beside plain data.
     pub allowed: Allow,
+    /// How much was given, for whoever asks.
+    pub progress: Arc<CopyProgress>,
 }
 
 impl Seat {

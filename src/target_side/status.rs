@@ -8,8 +8,7 @@ use super::{KnownAge, View};
 use crate::apply::AsideView;
 use crate::clone;
 use crate::control::{
-    AsideStatus, ClockSet, ConnectedSource, LastGood, LostWrites, ReplicaStatus, Role, SetAside, Status,
-    TargetStatus, unix_ms,
+    AsideStatus, ClockSet, LastGood, LostWrites, ReplicaStatus, Role, SetAside, Status, TargetStatus, unix_ms,
 };
 use crate::packet::{DataState, Position, Sequence, WithheldCounts};
 use crate::pairing::Grant;
@@ -62,6 +61,7 @@ fn empty(daemon: &Daemon, name: &str, grants: &[Grant]) -> ReplicaStatus {
         set_id: String::new(),
         sources: sources(name, grants),
         connected: None,
+        restored_from: None,
         data: DataState::Empty,
         reason: String::new(),
         in_line: false,
@@ -89,11 +89,8 @@ fn opened(daemon: &Daemon, shown: Shown, grants: &[Grant]) -> ReplicaStatus {
         set_id: shown.set.to_string(),
         problem: shown.problem,
         turned_away: shown.turned_away,
-        connected: shown.connected.map(|(peer, address, since)| ConnectedSource {
-            fingerprint: peer.to_string(),
-            address,
-            since_unix_ms: unix_ms(since),
-        }),
+        connected: shown.connected,
+        restored_from: shown.restored_from,
         ..empty(daemon, &shown.name, grants)
     };
     let mut applied = Position::default();

@@ -18,7 +18,7 @@ use super::planted::{self, Planted};
 use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::apply::replica::Replica;
-use crate::blocks::{Hasher, Hole, Range, Reads, next_data};
+use crate::blocks::{Hasher, Hole, Range, next_data};
 use crate::clone::guard;
 use crate::failpoint;
 use crate::limits::{COMPARED_FILES_MAX, HASH_BLOCK};
@@ -26,6 +26,7 @@ use crate::packet::{
     Attributes, BadBy, BlockHash, ItemHeader, ItemNumber, LaneItem, ListedObject, ObjectId, TargetMessage,
     Xattr,
 };
+use crate::reads::Reads;
 use crate::sys::FileHandle;
 
 /// How the blocks of a copy are compared, and which files they are of.

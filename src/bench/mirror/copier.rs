@@ -3,17 +3,19 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::error::{Context, Error, Result};
+use super::super::load::run;
 use super::super::mount::{Mount, Protection};
 use super::super::process::peak_memory;
 use super::super::served::Served;
 use super::marks::Marks;
 use super::rsync::Daemon;
-use super::{Copied, Tree};
-use crate::sys::process_time;
+use super::{Copied, Tree, Work};
+use crate::sys::{process_time, usage_of_children};
 
 /// A program that copies.
 #[derive(Clone, Copy)]
@@ -72,8 +74,8 @@ impl Side<'_> {
         }
     }
 
-    /// Copies a tree that nobody changes.
-    pub fn copy(&self, source: &Path, tree: Tree, stop: &AtomicBool) -> Result<Copied> {
+    /// Copies a tree that nobody changes, or compares it with its replica.
+    pub fn perform(&self, work: Work, source: &Path, tree: Tree, stop: &AtomicBool) -> Result<Copied> {
         match &self.targets {
             Targets::Standin { program, small, large } => {
                 let served = if tree == Tree::Small { small } else { large };
@@ -82,11 +84,11 @@ impl Side<'_> {
                 if let Some(marks) = left {
                     marks.put_on(source)?;
                 }
-                let copied = protected(program, &home, served, source, stop)?;
+                let copied = protected(work, program, (&home, served), source, stop)?;
                 *left = Some(Marks::of(source)?);
                 Ok(copied)
             }
-            Targets::Rsync(daemon) => daemon.copy(source, directory(tree)),
+            Targets::Rsync(daemon) => daemon.perform(work, source, directory(tree)),
         }
     }
 
@@ -98,11 +100,11 @@ impl Side<'_> {
     }
 }
 
-/// A protection that ends when its replica is the tree.
+/// A protection that ends when its replica is the tree, or has been compared with it then.
 fn protected(
+    work: Work,
     program: &Path,
-    home: &Path,
-    served: &Served,
+    (home, served): (&Path, &Served),
     backing: &Path,
     stop: &AtomicBool,
 ) -> Result<Copied> {
@@ -114,14 +116,29 @@ fn protected(
     let protection =
         Protection { program, name: "bench-copy", point: &point, backing, target, home, options: &[] };
     let mount = Mount::protect(&protection, stop)?;
-    let seconds = started.elapsed().as_secs_f64();
-    let source_time = process_time(mount.pid()).at(&point)?;
+    let (mut seconds, mut used) =
+        (started.elapsed(), process_time(mount.pid()).at(&point)? + target_time()? - before);
+    if work == Work::Compare {
+        let time = || -> Result<Duration> { Ok(process_time(mount.pid()).at(&point)? + target_time()?) };
+        let (before, asked, started) = (time()?, usage_of_children().processor, Instant::now());
+        run(&mut verification(&protection))?;
+        seconds = started.elapsed();
+        used = time()? - before + (usage_of_children().processor - asked);
+    }
     Ok(Copied {
-        seconds,
-        cpu_seconds: (source_time + target_time()? - before).as_secs_f64(),
+        seconds: seconds.as_secs_f64(),
+        cpu_seconds: used.as_secs_f64(),
         source_memory: peak_memory(mount.pid()),
         target_memory: peak_memory(served.process.pid()),
     })
+}
+
+/// Fails where anything differs.
+fn verification(protection: &Protection<'_>) -> Command {
+    let mut command = Command::new(protection.program);
+    command.args(["verify", "--checksum", protection.name]);
+    command.arg("--run").arg(protection.home.join("run")).stdout(Stdio::null());
+    command
 }
 
 pub(super) fn directory(tree: Tree) -> &'static str {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each round:  for each step:  for each copier:   source ──> replica, timed until it is durable
-//!    small files: first, nothing changed, checked     large file: first, some blocks changed, checked
+//!    small files: first, nothing changed, compared    large file: first, some blocks changed, compared
 //! at the end: a program that writes through the mount while its tree is copied, and afterwards
 //! ```
 //! All copiers copy the same trees, one after the other within a step, every other round backwards. What they
@@ -72,19 +72,37 @@ pub enum Step {
     SmallFirst,
     /// The same once more: nothing has changed.
     SmallUnchanged,
+    /// Nothing is copied: content is compared by hashes.
+    SmallCompared,
     /// The large file, to an empty replica.
     LargeFirst,
     /// Some of its blocks have changed.
     LargeChanged,
+    /// Nothing is copied: content is compared by hashes.
+    LargeCompared,
 }
 
 impl Step {
-    pub const ALL: [Step; 4] = [Step::SmallFirst, Step::SmallUnchanged, Step::LargeFirst, Step::LargeChanged];
+    pub const ALL: [Step; 6] = [
+        Step::SmallFirst,
+        Step::SmallUnchanged,
+        Step::SmallCompared,
+        Step::LargeFirst,
+        Step::LargeChanged,
+        Step::LargeCompared,
+    ];
 
     fn tree(self) -> Tree {
         match self {
-            Step::SmallFirst | Step::SmallUnchanged => Tree::Small,
-            Step::LargeFirst | Step::LargeChanged => Tree::Large,
+            Step::SmallFirst | Step::SmallUnchanged | Step::SmallCompared => Tree::Small,
+            Step::LargeFirst | Step::LargeChanged | Step::LargeCompared => Tree::Large,
+        }
+    }
+
+    fn work(self) -> Work {
+        match self {
+            Step::SmallFirst | Step::SmallUnchanged | Step::LargeFirst | Step::LargeChanged => Work::Copy,
+            Step::SmallCompared | Step::LargeCompared => Work::Compare,
         }
     }
 }
@@ -96,7 +114,16 @@ pub(super) enum Tree {
     Large,
 }
 
-/// From the start of the program until its replica is the tree and durable.
+/// What is done with a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Copy,
+    /// With its replica, which is the tree.
+    Compare,
+}
+
+/// Of a copy: from the start of the program until its replica is the tree and durable. Of a comparison: as
+/// long as the command runs.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Copied {
     pub seconds: f64,
@@ -170,7 +197,7 @@ impl<'a> Measurement<'a> {
                     return Err(Error::Interrupted);
                 }
                 (self.say)(&format!("{}: {}", row.copier.name(), step.title()));
-                let copied = side.copy(trees.of(step.tree()), step.tree(), self.stop)?;
+                let copied = side.perform(step.work(), trees.of(step.tree()), step.tree(), self.stop)?;
                 trees.check(step.tree(), &side.replica(step.tree()))?;
                 row.add(step, copied);
             }
@@ -200,8 +227,10 @@ impl Step {
         match self {
             Step::SmallFirst => "small files, first",
             Step::SmallUnchanged => "small files, nothing changed",
+            Step::SmallCompared => "small files, compared by content",
             Step::LargeFirst => "a large file, first",
             Step::LargeChanged => "1 % of its blocks changed",
+            Step::LargeCompared => "it is compared by content",
         }
     }
 }

@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use super::super::error::{Context, Result};
 use super::super::load::run;
 use super::super::process::{Process, family_time};
-use super::Copied;
+use super::{Copied, Work};
 use crate::sys::usage_of_children;
 
 /// What a copy has to keep: everything that this product keeps, too.
 const OPTIONS: [&str; 4] = ["-aHAXS", "--numeric-ids", "--delete", "--inplace"];
+
+/// Changes nothing, and reads everything.
+const COMPARES: [&str; 2] = ["--dry-run", "--checksum"];
 
 /// The daemon, and where its replicas are.
 pub struct Daemon {
@@ -43,14 +46,15 @@ impl Daemon {
         Ok(Daemon { process, port, replicas })
     }
 
-    /// Copies a tree into the replica of this name, until that is durable.
-    pub fn copy(&self, source: &Path, name: &str) -> Result<Copied> {
+    /// Copies a tree into the replica of this name, until that is durable, or compares them.
+    pub fn perform(&self, work: Work, source: &Path, name: &str) -> Result<Copied> {
         let target_time = || family_time(self.process.pid()).unwrap_or_default();
         let (sent, received, started) = (usage_of_children().processor, target_time(), Instant::now());
         let mut from = source.as_os_str().to_owned();
         from.push("/");
         let to = format!("rsync://127.0.0.1:{}/replicas/{name}", self.port);
-        run(Command::new("rsync").args(OPTIONS).arg(from).arg(to))?;
+        let compares: &[&str] = if work == Work::Compare { &COMPARES } else { &[] };
+        run(Command::new("rsync").args(OPTIONS).args(compares).arg(from).arg(to))?;
         let root = fs::File::open(&self.replicas).at(&self.replicas)?;
         rustix::fs::syncfs(&root).at(&self.replicas)?;
         let seconds = started.elapsed().as_secs_f64();

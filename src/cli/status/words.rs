@@ -53,9 +53,7 @@ pub(in crate::cli) fn mirror_words(mirror: &MirrorStatus) -> String {
         MirrorStatus::Mirroring { percent } => format!("mirroring {percent:.1} %"),
         MirrorStatus::Paused => "paused".into(),
         MirrorStatus::Stopped => "stopped".into(),
-        MirrorStatus::RemovingOrphans => "removing orphans".into(),
         MirrorStatus::Verifying => "verifying".into(),
-        MirrorStatus::Restoring => "restoring".into(),
         MirrorStatus::Complete => "complete".into(),
     }
 }

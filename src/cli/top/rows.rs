@@ -144,6 +144,7 @@ fn replica_cells(one: &ReplicaStatus, now: u64) -> [String; COLUMNS] {
     let state = match (&one.problem, &one.connected) {
         (Some(_), _) => "cannot be opened",
         (None, Some(_)) => "connected",
+        (None, None) if one.restored_from.is_some() => "restored from",
         (None, None) => "no source",
     };
     let behind = match one.as_of_unix_ms {

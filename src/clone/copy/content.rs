@@ -12,9 +12,9 @@ use rustix::io::Errno;
 use super::{Stopped, failed};
 use crate::clone::limits::{CHUNK, LOOK_AT_ROOM_EVERY};
 use crate::clone::planted::{self, Planted};
-use crate::clone::preserved::read_up_to;
 use crate::clone::room::must_be_free;
 use crate::clone::session::Session;
+use crate::reads::{Reads, read_up_to};
 use crate::sys::{FileHandle, share_range};
 
 /// Copies a file of so many bytes as of the barrier.
@@ -68,7 +68,8 @@ fn copy_now(session: &Session, from: &File, into: &File, size: u64) -> Result<()
         if !shares {
             let len = (end - at) as usize;
             buffer.resize(len, 0);
-            let read = read_up_to(from, &mut buffer, at).map_err(failed("a file cannot be read"))?;
+            let read = read_up_to(from, &mut buffer, at, Reads::Passing);
+            let read = read.map_err(failed("a file cannot be read"))?;
             into.write_all_at(&buffer[..read], at).map_err(failed("a file cannot be written"))?;
         }
         session.bytes.fetch_add(end - at, Relaxed);
@@ -100,7 +101,7 @@ fn overlay(blocks: Option<&File>, into: &File, (start, end): (u64, u64)) -> io::
         if len == 0 {
             break;
         }
-        let read = read_up_to(blocks, &mut buffer[..len], at)?;
+        let read = read_up_to(blocks, &mut buffer[..len], at, Reads::Cached)?;
         into.write_all_at(&buffer[..read], at)?;
         at += len as u64;
     }

@@ -9,8 +9,8 @@ use rustix::fs::FileType;
 use super::{Child, Content, Past};
 use crate::clone::limits::CHUNK;
 use crate::clone::looks::Looks;
-use crate::clone::preserved::read_up_to;
 use crate::privileges::by_handle;
+use crate::reads::{Reads, read_up_to};
 use crate::sys::FileHandle;
 
 /// In what an object differs from what has its path now.
@@ -81,9 +81,9 @@ impl Past {
                 let [own, kept] = &mut buffers;
                 own[..len].fill(0);
                 kept[..len].fill(0);
-                read_up_to(&now, &mut own[..len], at)?;
+                read_up_to(&now, &mut own[..len], at, Reads::Cached)?;
                 if let Some(blocks) = &blocks {
-                    read_up_to(blocks, &mut kept[..len], at)?;
+                    read_up_to(blocks, &mut kept[..len], at, Reads::Cached)?;
                 }
                 if own[..len] != kept[..len] {
                     return Ok(false);
@@ -101,7 +101,7 @@ impl Past {
         while let Some((at, bytes)) = content.next(self)? {
             buffer.clear();
             buffer.resize(bytes.len(), 0);
-            read_up_to(&other, &mut buffer, at)?;
+            read_up_to(&other, &mut buffer, at, Reads::Passing)?;
             if buffer != bytes {
                 return Ok(false);
             }

@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 
 use super::{Child, Differing, Past};
 use crate::clone::limits::CHUNK;
-use crate::clone::preserved::{hex, read_up_to};
+use crate::clone::preserved::hex;
 use crate::privileges::by_handle;
+use crate::reads::{Reads, read_up_to};
 use crate::sys::FileHandle;
 
 /// A file to be read as of the barrier, from its begin to its end.
@@ -43,7 +44,7 @@ impl Content {
         }
         let mut bytes = vec![0; (self.size - at).min(CHUNK) as usize];
         if let Some(now) = &self.now {
-            read_up_to(now, &mut bytes, at)?;
+            read_up_to(now, &mut bytes, at, Reads::Passing)?;
         }
         // Afterwards: what was changed while it was read had been preserved before.
         past.read_on()?;
@@ -72,7 +73,7 @@ impl Past {
             preserved += part.len() as u64;
             part.fill(0);
             if let Some(blocks) = &blocks {
-                read_up_to(blocks, part, from)?;
+                read_up_to(blocks, part, from, Reads::Cached)?;
             }
         }
         Ok(preserved)

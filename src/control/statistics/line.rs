@@ -293,9 +293,7 @@ fn mirror(status: MirrorStatus) -> (&'static str, bool) {
         MirrorStatus::Mirroring { .. } => ("mirroring", true),
         MirrorStatus::Paused => ("paused", false),
         MirrorStatus::Stopped => ("stopped", false),
-        MirrorStatus::RemovingOrphans => ("removing_orphans", true),
         MirrorStatus::Verifying => ("verifying", true),
-        MirrorStatus::Restoring => ("restoring", true),
         MirrorStatus::Complete => ("complete", false),
     }
 }

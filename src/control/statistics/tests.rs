@@ -169,6 +169,7 @@ fn replica() -> ReplicaStatus {
         set_id: "01".into(),
         sources: vec!["aa".into()],
         connected: Some(source),
+        restored_from: None,
         data: DataState::Good,
         reason: "secret".into(),
         in_line: false,
@@ -272,12 +273,11 @@ fn a_connection_is_active_while_anything_of_it_moves() {
     let idle = of(sample_connection());
     assert!(!idle.busy);
     let lag = Some(Lag { packets: 1, ..Lag::default() });
-    let busy: [fn(&mut ConnectionStatus); 6] = [
+    let busy: [fn(&mut ConnectionStatus); 5] = [
         |connection| connection.queued.packets = 1,
         |connection| connection.lag_applied = Some(Lag { packets: 1, ..Lag::default() }),
         |connection| connection.mirror = MirrorStatus::Mirroring { percent: 1.0 },
         |connection| connection.mirror = MirrorStatus::Calculating,
-        |connection| connection.mirror = MirrorStatus::RemovingOrphans,
         |connection| connection.mirror = MirrorStatus::Verifying,
     ];
     for (at, change) in busy.into_iter().enumerate() {

@@ -11,12 +11,13 @@ use super::super::sink::{Entry, Gone, StampedSink};
 use super::exact::show;
 use super::files::{Place, open_and_look};
 use super::later::{Later, is_behind};
-use crate::blocks::{self, Hasher, Hole, Reads, next_data};
+use crate::blocks::{self, Hasher, Hole, next_data};
 use crate::limits::{
     HASH_BLOCK, HASHED_BYTES_IN_FLIGHT, HASHES_IN_FLIGHT, HASHES_LATE, HASHES_MAX, HASHES_OF_BUSY,
     HASHES_OF_CHECK,
 };
 use crate::packet::{BlockHash, ItemNumber, LaneItem, ObjectId};
+use crate::reads::Reads;
 
 /// What is to be compared.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,8 @@ pub(super) struct Hashing {
     fd: Option<OwnedFd>,
     /// It was put off before.
     is_due: bool,
+    /// It was written while it was looked at last: what is read is read again.
+    is_busy: bool,
     /// Everything before it was sent; what a file gets behind its end as of a stamp is told by packets.
     reached: u64,
     /// What was told last as a hole.
@@ -171,7 +174,7 @@ impl Checking {
 impl Hashing {
     /// It goes at its place.
     pub fn due(place: Place) -> Hashing {
-        Hashing { place, fd: None, is_due: true, reached: 0, hole: 0..0, hashed_to: 0 }
+        Hashing { place, fd: None, is_due: true, is_busy: false, reached: 0, hole: 0..0, hashed_to: 0 }
     }
 
     pub fn object(&self) -> ObjectId {
@@ -202,20 +205,19 @@ impl Hashing {
         sink: &mut impl StampedSink,
         takes_holes: bool,
     ) -> Result<(Result<(Piece, bool), NotRead>, Option<ItemNumber>), Gone> {
-        let Hashing { place, fd, reached, hole, hashed_to, is_due: _ } = self;
+        let Hashing { place, fd, reached, hole, hashed_to, is_busy, is_due: _ } = self;
         let takes_holes = takes_holes && *reached >= *hashed_to;
-        // What is written now is read more than once.
-        let mut is_busy = looks.counts(place.listed.object.inode).begun > 0;
         let mut blocks = HASHES_OF_CHECK;
         let mut looked_at = 0;
         let shown = show(sink, looks, place.found(), |batch| {
-            let reads = if is_busy { Reads::Cached } else { Reads::Passing };
+            let reads = if *is_busy || looked_at > 0 { Reads::Cached } else { Reads::Passing };
             let looked = look(eyes, place, fd, *reached, (blocks, reads, takes_holes), hasher, batch);
-            (is_busy, looked_at) = (true, looked_at + 1);
+            looked_at += 1;
             // Twice more than it takes: whoever writes without rest is held up for the last look.
             blocks = if looked_at < 3 { HASHES_OF_CHECK } else { HASHES_OF_BUSY };
             Ok::<_, Gone>(looked)
         })?;
+        *is_busy = looked_at > 1;
         let (looked, number) = shown;
         let looked = looked.map(|Looked { piece, next, is_hole }| {
             if is_hole {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::Statx;
 
-use super::super::content::{Data, OldCopy, Piece, read_through};
+use super::super::content::{Ahead, By, Data, OldCopy, Piece, read_through};
 use super::super::error::has_vanished;
 use super::super::look::{attributes, stat};
 use super::super::looks::{Found, Looks};
@@ -19,6 +19,7 @@ use super::exact::show;
 use crate::limits::XATTRS_INLINE_MAX;
 use crate::packet::{Attributes, LaneItem, Xattr, XattrName};
 use crate::pool::Pool;
+use crate::reads::Reads;
 use crate::sys::open_by_handle;
 use crate::xattr;
 
@@ -88,15 +89,28 @@ impl Content {
     /// Sends the next piece; a small file is one.
     ///
     /// Errors: [`Gone`].
-    pub fn next(&mut self, reader: &Reader<'_>, sink: &mut impl StampedSink) -> Result<Went, Gone> {
+    pub fn next(
+        &mut self,
+        reader: &Reader<'_>,
+        ahead: &mut Ahead,
+        sink: &mut impl StampedSink,
+    ) -> Result<Went, Gone> {
         let (place, old, fd, was_open, reached) =
             (&self.place, &mut self.old, &mut self.fd, self.is_open, self.reached);
         let object = place.listed.object;
+        let mut is_first = true;
         let (looked, _) = show(sink, reader.looks, place.found(), |batch| {
             if !was_open {
                 batch.push(Entry::of(LaneItem::OpenContent { object }));
             }
-            let looked = look(reader, place, old, fd, reached, batch);
+            let counts = reader.looks.counts(object.inode);
+            // Somebody writes it, if it is read again, and again: in the end under its locks, from memory.
+            let by = match ahead.for_look(object, counts).filter(|_| is_first) {
+                Some(ahead) => By::Stretches(ahead),
+                None => By::Pieces(if is_first { Reads::Passing } else { Reads::Cached }),
+            };
+            is_first = false;
+            let looked = look(reader, place, old, fd, (reached, by), batch);
             if let Ok(Looked { went: Went::Gone, .. }) | Err(_) = &looked {
                 batch.clear();
                 batch.push(Entry::of(LaneItem::Leave { object }));
@@ -125,7 +139,7 @@ fn look(
     place: &Place,
     old: &mut OldCopy,
     file: &mut Option<OwnedFd>,
-    reached: u64,
+    (reached, mut by): (u64, By<'_>),
     batch: &mut Vec<Entry>,
 ) -> Result<Looked, NotRead> {
     let Some((fd, status)) = open_and_look(reader.mount, place, file)? else {
@@ -134,9 +148,10 @@ fn look(
     let (object, size) = (place.listed.object, status.stx_size);
     if std::mem::replace(old, OldCopy::None) == OldCopy::Maybe && size > reader.chunk as u64 {
         // Once, before anything of it goes: what the target has may be all that can still be read.
-        read_through(Data::new(fd, size, reader.pool)).map_err(|error| ("read", error))?;
+        let whole = Data::of(fd, 0..size, (reader.pool, reader.chunk), by.again());
+        read_through(whole).map_err(|error| ("read", error))?;
     }
-    let piece = Data::from(fd, reached, size, reader.pool, reader.chunk).next();
+    let piece = Data::of(fd, reached..size, (reader.pool, reader.chunk), by).next();
     let (hole, bytes, at) = match piece.map_err(|error| ("read", error))? {
         Piece::Bytes { hole, offset, bytes } => {
             let (len, end) = (bytes.len() as u64, offset + bytes.len() as u64);

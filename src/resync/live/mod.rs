@@ -47,7 +47,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
-use super::content::OldCopy;
+use super::content::{Ahead, OldCopy};
 use super::count::Counting;
 use super::place::{TreePath, say_nested};
 use super::seeing::{Eyes, NotRead, Root, leave};
@@ -103,6 +103,7 @@ pub struct LiveCopy<S> {
     plan: Plan<(FileHandle, Arc<TreePath>), Place>,
     open: Option<OpenListing>,
     content: Option<Content>,
+    ahead: Ahead,
     /// Files go by blocks where the target has other content.
     blocks: Option<Blocks>,
     /// Nothing is copied: the target compares.
@@ -180,6 +181,7 @@ impl<S: StampedSink> LiveCopy<S> {
             plan: Plan::new(Directory { id, place, descend: Descend::Everywhere }),
             open: None,
             content: None,
+            ahead: Ahead::default(),
             blocks: None,
             checking: None,
             owing: None,

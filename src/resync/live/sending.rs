@@ -16,7 +16,7 @@ impl<S: StampedSink> LiveCopy<S> {
             chunk: self.sizes.bytes,
         };
         let before = content.reached();
-        let went = content.next(&reader, &mut self.sink)?;
+        let went = content.next(&reader, &mut self.ahead, &mut self.sink)?;
         CopyProgress::add(&self.progress.bytes_settled, content.reached() - before);
         match went {
             Went::On(bytes) => {

@@ -1,6 +1,7 @@
 //! The applier's half of a restoration: one session of a target, whose source is a replica.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,7 +16,10 @@ use super::origin::Origin;
 use crate::apply::{Applier, DurablePoint, Run};
 use crate::failure::Failure;
 use crate::link::{Received, TargetEvent};
-use crate::packet::{Frame, FrameHeader, ItemHeader, LaneItem, LeftOut, OfCopy, TargetMessage};
+use crate::packet::{
+    Birth, FrameHeader, ItemHeader, ItemNumber, LaneItem, LeftOut, ObjectId, OfCopy, TargetMessage,
+};
+use crate::resync::{ProgressSnapshot, Size};
 use crate::target_side::{SourceSession, Surroundings, Synced, View};
 
 /// How long a frame is waited for before something else is looked at.
@@ -33,6 +37,13 @@ pub struct Tally {
     /// Files whose content came.
     pub files_copied: u64,
     pub bytes_copied: u64,
+    /// Size of these files, and of what came of the next one.
+    pub bytes_settled: u64,
+    /// Files whose content comes in all, once everything is listed and looked at.
+    pub due: Option<Size>,
+    /// Size of the files that came whole.
+    #[serde(skip)]
+    closed: u64,
 }
 
 /// All of it is there, durably.
@@ -57,22 +68,28 @@ pub fn apply(
 ) -> Result<Applied, Stopped> {
     let began = Instant::now();
     let view = Arc::new(Mutex::new(View::of(applier)));
-    let ended = RefCell::new(None);
+    let (ended, asked) = (RefCell::new(None), RefCell::default());
     let frames = origin.frames();
-    let around = Around { origin, stop, ended: &ended, said: Cell::new(0) };
+    let around = Around { origin, stop, ended: &ended, asked: &asked, said: Cell::new(0) };
     let mut session = SourceSession::welcome(around, &view, applier);
     let (mut tally, mut told) = (Tally::default(), Instant::now());
+    let mut due = Due::default();
     let reason = loop {
         let (run, received) = match frames.at_hand() {
             Some(frame) => (Run::GoesOn, Received::Frame(frame)),
             None => (Run::Begins, frames.recv(PATIENCE)),
         };
-        if let Received::Frame(frame) = &received {
-            tally.count(frame);
+        if let Received::Frame(frame) = &received
+            && let FrameHeader::Item(ItemHeader { number, item }) = &frame.header
+        {
+            tally.count(item, frame.payload.len());
+            due.listed(*number, item);
         }
         if let Err(reason) = session.turn_in(run, received) {
             break reason;
         }
+        asked.take().into_iter().for_each(|(listing, objects)| due.asked(listing, &objects));
+        tally.due = due.known();
         if told.elapsed() >= Duration::from_secs(1) {
             told = Instant::now();
             tell(&tally, began.elapsed());
@@ -87,21 +104,79 @@ pub fn apply(
 }
 
 impl Tally {
-    fn count(&mut self, Frame { header, payload, .. }: &Frame) {
-        let FrameHeader::Item(ItemHeader { item, .. }) = header else { return };
+    /// An item with so many bytes of payload has come.
+    fn count(&mut self, item: &LaneItem, payload: usize) {
         match item {
             LaneItem::Listing { entries, last, .. } => {
                 self.directories += u64::from(*last);
-                for entry in entries.iter().filter(|entry| entry.birth != crate::packet::Birth::Directory) {
+                for entry in entries.iter().filter(|entry| entry.birth != Birth::Directory) {
                     self.files += 1;
                     let share = entry.size / u64::from(entry.links.max(1));
                     self.bytes = self.bytes.saturating_add(share);
                 }
             }
-            LaneItem::Content { .. } => self.bytes_copied += payload.len() as u64,
-            LaneItem::CloseContent { .. } => self.files_copied += 1,
+            LaneItem::OpenContent { .. } => self.bytes_settled = self.closed,
+            LaneItem::Content { hole, .. } => {
+                self.bytes_copied += payload as u64;
+                self.bytes_settled = self.bytes_settled.saturating_add(hole.saturating_add(payload as u64));
+            }
+            LaneItem::CloseContent { size, .. } => {
+                self.files_copied += 1;
+                self.closed = self.closed.saturating_add(*size);
+                self.bytes_settled = self.closed;
+            }
             _ => {}
         }
+    }
+
+    /// How much of what is to come is here, from 0 to 1; `None` before that is known.
+    pub fn share_done(&self) -> Option<f64> {
+        let Tally { due, files_copied, bytes_settled, .. } = *self;
+        if due?.files == 0 {
+            return Some(1.0);
+        }
+        let progress = ProgressSnapshot { files_copied, bytes_settled, size: due, ..Default::default() };
+        Some(ProgressSnapshot { is_counted: true, ..progress }.share_done())
+    }
+}
+
+/// What is to come.
+#[derive(Default)]
+struct Due {
+    /// Sizes of the files of listings that were not answered yet.
+    sizes: HashMap<ItemNumber, HashMap<ObjectId, u64>>,
+    /// Directories that were named, and not listed to their end.
+    unlisted: HashSet<ObjectId>,
+    has_begun: bool,
+    asked: Size,
+}
+
+impl Due {
+    fn listed(&mut self, number: ItemNumber, item: &LaneItem) {
+        let LaneItem::Listing { dir, entries, last, .. } = item else { return };
+        self.has_begun = true;
+        let (directories, files): (Vec<_>, Vec<_>) =
+            entries.iter().partition(|entry| entry.birth == Birth::Directory);
+        self.unlisted.extend(directories.into_iter().map(|entry| entry.object));
+        if *last {
+            self.unlisted.remove(dir);
+        } else {
+            self.unlisted.insert(*dir);
+        }
+        self.sizes.insert(number, files.into_iter().map(|entry| (entry.object, entry.size)).collect());
+    }
+
+    /// What lacks its content.
+    fn asked(&mut self, listing: ItemNumber, objects: &[ObjectId]) {
+        let Some(sizes) = self.sizes.remove(&listing) else { return };
+        for size in objects.iter().filter_map(|object| sizes.get(object)) {
+            self.asked.files += 1;
+            self.asked.bytes = self.asked.bytes.saturating_add(*size);
+        }
+    }
+
+    fn known(&self) -> Option<Size> {
+        (self.has_begun && self.unlisted.is_empty() && self.sizes.is_empty()).then_some(self.asked)
     }
 }
 
@@ -131,6 +206,8 @@ struct Around<'a> {
     origin: &'a Origin,
     stop: &'a AtomicBool,
     ended: &'a RefCell<Option<End>>,
+    /// What was asked for since it was looked at.
+    asked: &'a RefCell<Vec<(ItemNumber, Vec<ObjectId>)>>,
     /// Faults that people were told of.
     said: Cell<u32>,
 }
@@ -149,6 +226,7 @@ impl Surroundings for Around<'_> {
     fn send(&self, message: TargetMessage) {
         match message {
             TargetMessage::Wanted { listing, objects } => {
+                self.asked.borrow_mut().push((listing, objects.clone()));
                 self.origin.say(OfCopy::Wanted { listing, objects })
             }
             TargetMessage::Doubt { directories } => self.origin.say(OfCopy::Doubt { directories }),
@@ -182,5 +260,68 @@ impl Surroundings for Around<'_> {
         let synced = point.sync();
         let _ = sender.send((point, synced));
         Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Attributes, ListedObject, Name, Timestamp, Unlisted};
+
+    const ATTRIBUTES: Attributes =
+        Attributes { uid: 0, gid: 0, mode: 0o600, mtime: Timestamp { seconds: 0, nanoseconds: 0 } };
+
+    fn object(inode: u64) -> ObjectId {
+        ObjectId { inode, ..ObjectId::default() }
+    }
+
+    /// Of a directory: its files, whose sizes are their numbers, and one directory.
+    fn listing(dir: u64, files: &[u64], directory: Option<u64>) -> LaneItem {
+        let listed = |inode: u64, birth| ListedObject {
+            name: Name::new(format!("n{inode}").as_bytes()).unwrap(),
+            object: object(inode),
+            birth,
+            attributes: ATTRIBUTES,
+            xattrs: Vec::new(),
+            large_xattrs: false,
+            size: inode,
+            links: 1,
+            suspect: false,
+        };
+        let files = files.iter().map(|inode| listed(*inode, Birth::File));
+        let entries = files.chain(directory.map(|inode| listed(inode, Birth::Directory))).collect();
+        let unlisted: Option<Unlisted> = None;
+        let dir_mtime = Timestamp::default();
+        LaneItem::Listing { dir: object(dir), dir_mtime, entries, unlisted, first: true, last: true }
+    }
+
+    #[test]
+    fn what_comes_is_known_when_everything_is_listed_and_answered() {
+        let mut due = Due::default();
+        assert_eq!(due.known(), None);
+        due.listed(ItemNumber(1), &listing(1, &[1000, 2000], Some(2)));
+        due.asked(ItemNumber(1), &[object(2000), object(2)]);
+        assert_eq!(due.known(), None, "a directory is to come");
+        due.listed(ItemNumber(2), &listing(2, &[3000], None));
+        assert_eq!(due.known(), None, "it was not looked at");
+        due.asked(ItemNumber(2), &[object(3000)]);
+        assert_eq!(due.known(), Some(Size { files: 2, bytes: 5000 }));
+    }
+
+    #[test]
+    fn a_file_with_holes_is_done_when_it_is_closed() {
+        let mut tally = Tally { due: Some(Size { files: 1, bytes: 1 << 30 }), ..Tally::default() };
+        let object = object(1);
+        assert_eq!(tally.share_done(), Some(0.0));
+        tally.count(&LaneItem::OpenContent { object }, 0);
+        tally.count(&LaneItem::Content { object, hole: 1 << 29, offset: 1 << 29 }, 4096);
+        assert!(tally.share_done().is_some_and(|share| (0.4..0.6).contains(&share)), "{tally:?}");
+        // It was begun again.
+        tally.count(&LaneItem::OpenContent { object }, 0);
+        let (attributes, xattrs) = (ATTRIBUTES, Vec::new());
+        tally.count(&LaneItem::CloseContent { object, hole: 1 << 30, size: 1 << 30, attributes, xattrs }, 0);
+        assert_eq!((tally.share_done(), tally.bytes_copied), (Some(1.0), 4096));
+        tally.due = None;
+        assert_eq!(tally.share_done(), None);
     }
 }

@@ -45,7 +45,7 @@ pub fn give(
     let waker = link.send_back(feed, owned_by).ok_or("a replica in this process is not read over a link")?;
     let rules = applier.rules_of_set();
     let rules = rules.map_err(|error| format!("the rules of the set cannot be read: {error}"))?;
-    let reading = Reading::start(root, lane, waker, rules)
+    let reading = Reading::start(root, lane, waker, rules, seat.progress.clone())
         .map_err(|error| format!("no thread to read with: {error}"))?;
     Ok(serve(link, seat, stopping, &reading))
 }

@@ -64,11 +64,17 @@ pub fn come_to_rest(applier: &mut Applier, accept: Accept) -> Result<(), String>
 
 impl Reading {
     /// Starts to read `root`, a directory opened for reading; what it shows goes into the lane.
-    /// `rules`: those of the set, where it has some.
-    pub fn start(root: File, lane: Lane, waker: Waker, rules: Option<Arc<Matcher>>) -> io::Result<Reading> {
+    /// `rules`: those of the set, where it has some. `progress`: counts what was shown.
+    pub fn start(
+        root: File,
+        lane: Lane,
+        waker: Waker,
+        rules: Option<Arc<Matcher>>,
+        progress: Arc<CopyProgress>,
+    ) -> io::Result<Reading> {
         let (answers, heard) = bounded(LIVE_ANSWERS_MAX);
         let (outcome, ended) = bounded(1);
-        let (sink, progress) = (lane.into_link(waker), Arc::new(CopyProgress::new()));
+        let sink = lane.into_link(waker);
         let read = move || {
             let still = Arc::new(Still(rules));
             let copy = LiveCopy::new(root.into(), still, BIRTH_EPOCH, None, sink, heard, progress)?;

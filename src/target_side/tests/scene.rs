@@ -39,7 +39,13 @@ impl Replicas for One {
     }
 
     fn read(&self, _link: &TargetLink, _name: &str, accept: reading::Accept) -> Result<ReadingSeat, String> {
-        Ok(ReadingSeat { seat: Seat::alone(self.0.clone()), set: SET, accept, allowed: Allow::ALL })
+        Ok(ReadingSeat {
+            seat: Seat::alone(self.0.clone()),
+            set: SET,
+            accept,
+            allowed: Allow::ALL,
+            progress: Arc::default(),
+        })
     }
 
     fn turned_away(&self, _peer: &Fingerprint, _name: &str, _why: &str) {

@@ -8,9 +8,10 @@ use super::findings::Where;
 use crate::apply::fault::Fault;
 use crate::apply::reconcile::blocks::{differing, range_of};
 use crate::apply::replica::Replica;
-use crate::blocks::{Hole, Range, Reads};
+use crate::blocks::{Hole, Range};
 use crate::limits::HASH_BLOCK;
 use crate::packet::{DifferenceKind, LaneItem, ObjectId};
+use crate::reads::Reads;
 
 /// A file whose hashes arrive.
 pub(super) struct OpenContent {

@@ -8,9 +8,10 @@ use std::os::fd::AsFd;
 use super::super::*;
 use super::origin::{Object, Origin, ROOT, id, name};
 use super::owed::Mark;
-use crate::blocks::{Hasher, Range, Reads};
+use crate::blocks::{Hasher, Range};
 use crate::limits::{HASH_BLOCK, HASHES_MAX};
 use crate::random::Random;
+use crate::reads::Reads;
 
 /// Of the blocks of a session.
 pub const HASH: BlockHash = BlockHash::Fast { key: [3; 32] };

@@ -5,15 +5,16 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::super::super::content::{Data, Piece};
+use super::super::super::content::{By, Data, Piece};
 use super::super::super::seeing::NotRead;
 use super::super::super::sink::{Entry, Gone, StampedSink};
 use super::super::exact::show;
 use super::super::files::{Place, Reader, attributes_of, open_and_look};
 use super::{Finished, Went};
-use crate::blocks::{self, Hasher, Hole, Reads};
+use crate::blocks::{self, Hasher, Hole};
 use crate::limits::{CONTENT_CHUNK, HASH_BLOCK, HASHES_OF_CHECK};
 use crate::packet::{ItemNumber, LaneItem};
+use crate::reads::Reads;
 
 pub(super) struct BlockFile {
     pub place: Place,
@@ -26,6 +27,8 @@ pub(super) struct BlockFile {
     /// What differs, in its order.
     owed: VecDeque<Range<u64>>,
     differs: bool,
+    /// It was written while it was looked at last: what is read is read again.
+    is_busy: bool,
 }
 
 /// How far it is.
@@ -87,6 +90,7 @@ impl BlockFile {
             unanswered: 0,
             owed: VecDeque::new(),
             differs: false,
+            is_busy: false,
         }
     }
 
@@ -128,18 +132,17 @@ impl BlockFile {
         sink: &mut impl StampedSink,
         takes_holes: bool,
     ) -> Result<Hashed, Gone> {
-        let BlockFile { place, fd, reached, .. } = self;
-        // What is written now is read more than once.
-        let mut is_busy = reader.looks.counts(place.listed.object.inode).begun > 0;
-        let mut blocks = HASHES_OF_CHECK;
+        let BlockFile { place, fd, reached, is_busy, .. } = self;
+        let (mut blocks, mut looked_at) = (HASHES_OF_CHECK, 0);
         let (looked, last) = show(sink, reader.looks, place.found(), |batch| {
-            let reads = if is_busy { Reads::Cached } else { Reads::Passing };
+            let reads = if *is_busy || looked_at > 0 { Reads::Cached } else { Reads::Passing };
             let looked =
                 look_at_hashes(reader, place, fd, *reached, (blocks, reads, takes_holes), hasher, batch);
-            (is_busy, blocks) = (true, 1);
+            (looked_at, blocks) = (looked_at + 1, 1);
             or_leave(place, batch, matches!(looked, Ok(Look::Gone) | Err(_)));
             Ok::<_, Gone>(looked)
         })?;
+        *is_busy = looked_at > 1;
         let (bytes, read, end) = match looked {
             Ok(Look::Bytes { bytes, read, end }) => (bytes, read, end),
             Ok(Look::Nothing) if self.reached == 0 => return Ok(Hashed::Empty),
@@ -175,9 +178,11 @@ impl BlockFile {
     pub fn send(&mut self, reader: &Reader<'_>, sink: &mut impl StampedSink) -> Result<Went, Gone> {
         let due = self.take_due();
         let (place, fd) = (&self.place, &mut self.fd);
+        let mut reads = Reads::Passing;
         let (looked, _) = show(sink, reader.looks, place.found(), |batch| {
             batch.push(Entry::of(LaneItem::OpenBlocks { object: place.listed.object }));
-            let looked = look_at_bytes(reader, place, fd, &due, batch);
+            let looked = look_at_bytes(reader, place, fd, &due, reads, batch);
+            reads = Reads::Cached;
             or_leave(place, batch, matches!(looked, Ok(None) | Err(_)));
             Ok::<_, Gone>(looked)
         })?;
@@ -283,6 +288,7 @@ fn look_at_bytes(
     place: &Place,
     file: &mut Option<OwnedFd>,
     due: &[Range<u64>],
+    reads: Reads,
     batch: &mut Vec<Entry>,
 ) -> Result<Option<u64>, NotRead> {
     let Some((fd, status)) = open_and_look(reader.mount, place, file)? else { return Ok(None) };
@@ -290,8 +296,8 @@ fn look_at_bytes(
     for bytes in due {
         let end = bytes.end.min(status.stx_size);
         if bytes.start < end {
-            sent +=
-                read_pieces(reader, place, fd, bytes.start..end, batch).map_err(|error| ("read", error))?;
+            let range = bytes.start..end;
+            sent += read_pieces(reader, place, fd, range, reads, batch).map_err(|error| ("read", error))?;
         }
     }
     Ok(Some(sent))
@@ -303,10 +309,12 @@ fn read_pieces(
     place: &Place,
     fd: &OwnedFd,
     range: Range<u64>,
+    reads: Reads,
     batch: &mut Vec<Entry>,
 ) -> io::Result<u64> {
     let object = place.listed.object;
-    let mut data = Data::from(fd, range.start, range.end, reader.pool, CONTENT_CHUNK);
+    let by = By::Pieces(reads);
+    let mut data = Data::of(fd, range.clone(), (reader.pool, CONTENT_CHUNK), by);
     let mut sent = 0;
     loop {
         match data.next()? {

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 
-use super::super::super::content::{Data, Piece};
+use super::super::super::content::{By, Data, Piece};
 use super::super::super::owed::OwedContent;
 use super::super::super::seeing::NotRead;
 use super::super::super::sink::{Entry, Gone, StampedSink};
 use super::super::exact::show;
 use super::super::files::{Place, Reader, attributes_of, open_and_look};
 use crate::packet::LaneItem;
+use crate::reads::Reads;
 
 /// Pieces of one batch: holes count for no bytes.
 const PIECES: usize = 64;
@@ -61,9 +62,11 @@ impl OwedFile {
     pub fn next(&mut self, reader: &Reader<'_>, sink: &mut impl StampedSink) -> Result<Went, Gone> {
         let OwedFile { place, fd, ranges, at } = self;
         let object = place.listed.object;
+        let mut reads = Reads::Passing;
         let (looked, _) = show(sink, reader.looks, place.found(), |batch| {
             batch.push(Entry::of(LaneItem::OpenBlocks { object }));
-            let looked = look(reader, place, fd, ranges, *at, batch);
+            let looked = look(reader, place, fd, ranges, (*at, reads), batch);
+            reads = Reads::Cached;
             if let Ok((_, Went { is_over: Some(End::Gone), .. })) | Err(_) = &looked {
                 batch.clear();
                 batch.push(Entry::of(LaneItem::Leave { object }));
@@ -87,7 +90,7 @@ fn look(
     place: &Place,
     file: &mut Option<OwnedFd>,
     ranges: &[Range<u64>],
-    mut at: Cursor,
+    (mut at, reads): (Cursor, Reads),
     batch: &mut Vec<Entry>,
 ) -> Result<(Cursor, Went), NotRead> {
     let Some((fd, status)) = open_and_look(reader.mount, place, file)? else {
@@ -105,7 +108,7 @@ fn look(
         if room == 0 || batch.len() > PIECES {
             return Ok((at, Went { bytes: sent, is_over: None }));
         }
-        let piece = Data::from(fd, start, end, reader.pool, room).next();
+        let piece = Data::of(fd, start..end, (reader.pool, room), By::Pieces(reads)).next();
         match piece.map_err(|error| ("read", error))? {
             Piece::Bytes { hole, offset, bytes } => {
                 sent += bytes.len() as u64;

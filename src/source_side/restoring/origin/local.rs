@@ -95,7 +95,7 @@ fn read(root: File, rules: Option<Arc<Matcher>>) -> io::Result<(TargetLink, Join
     let feed = ReadingFeed::new();
     let lane = feed.lane();
     let (giver, taker) = direct(feed);
-    let reading = Reading::start(root, lane, giver.waker(), rules)?;
+    let reading = Reading::start(root, lane, giver.waker(), rules, Arc::default())?;
     giver.start_feed(Features::default());
     taker.welcome();
     let thread = std::thread::Builder::new().name("give".into()).spawn(move || serve(giver, &reading))?;
