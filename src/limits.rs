@@ -11,6 +11,7 @@ mod holder;
 mod orphans;
 mod owners;
 mod questions;
+mod reads;
 mod roles;
 mod upgrade;
 pub use activity::*;
@@ -22,6 +23,7 @@ pub use holder::*;
 pub use orphans::*;
 pub use owners::*;
 pub use questions::*;
+pub use reads::*;
 pub use roles::*;
 pub use upgrade::*;
 
@@ -174,12 +176,6 @@ pub const LEFT_OUT_NAMED_MAX: usize = 16;
 /// which share the stream, never wait long behind one.
 pub const CONTENT_CHUNK: usize = 256 << 10;
 
-/// A long file is read in stretches that begin and end at multiples of so many bytes: as large as a page of the page
-/// cache gets. One of which a part is read goes from memory with all of it, and the rest is read from the disk again:
-/// of 1 GiB in pieces of 256 KiB 1.34 GiB, of 64 KiB 1.58 GiB, where the kernel reads 8 MiB ahead.
-pub const READ_AHEAD: u64 = 2 << 20;
-const _: () = assert!(READ_AHEAD > CONTENT_CHUNK as u64);
-
 /// Content is compared in blocks of so many bytes; in unit tests of so few that small files have several.
 pub const HASH_BLOCK: u64 = if cfg!(test) { 1 << 9 } else { 64 << 10 };
 
@@ -187,9 +183,6 @@ pub const HASH_BLOCK: u64 = if cfg!(test) { 1 << 9 } else { 64 << 10 };
 /// they are of, a packet behind them waits, as behind four pieces of content.
 pub const HASHES_MAX: usize = 64;
 pub const HASHES_OF_CHECK: usize = 16;
-
-/// Bytes that are read at once to be hashed: see [`READ_AHEAD`].
-pub const HASHED_AT_ONCE: u64 = HASHES_OF_CHECK as u64 * HASH_BLOCK;
 
 /// Hashes that a comparison has sent and that the target has not answered, in items and in bytes of
 /// content: both sides read meanwhile, and a packet waits for the target's reading at most. Of small files

@@ -75,8 +75,7 @@ impl<S: Surroundings> Driver<S> {
             (true, _) => Some(FirstCopy::begins(self.settings.unwritten_at.clone(), run)),
             (false, begun) => begun.and_then(|begun| begun.joined(run)),
         };
-        let ids = self.settings.ids.clone();
-        let had = self.target_had();
+        let (ids, had) = (self.settings.ids.clone(), self.target_had());
         let suspect_since = self.suspect_since();
         let suspects = match &self.suspects {
             Suspects::These(suspects) => self.with_hot(suspects),
