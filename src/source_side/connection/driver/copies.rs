@@ -56,7 +56,11 @@ impl<S: Surroundings> Driver<S> {
     fn ask_about_missing(&mut self, gone: u64, of: u64) {
         self.copy = Copying::Awaited;
         let asked = self.guard.ask_of_copy(gone, of);
-        self.update(|report| report.mirror = MirrorStatus::Stopped);
+        // It was none.
+        self.update(|report| {
+            (report.mirror, report.progress, report.resync) = (MirrorStatus::Stopped, None, None);
+            report.copy_attempts = report.copy_attempts.saturating_sub(1);
+        });
         self.happened(Event::ManyDeletes { reason: asked.to_string() });
     }
 
