@@ -399,6 +399,14 @@ fn a_file_of_a_set_that_means_nothing_starts_nothing() {
     assert!(!crate::host::is_mounted(&protected.mount));
 }
 
+fn as_rules(asked: &[(&str, &str)]) -> Vec<Rule> {
+    let rule = |(option, pattern): &(&str, &str)| match *option {
+        "--exclude" => Rule::exclude(pattern),
+        _ => Rule::include(pattern),
+    };
+    asked.iter().map(rule).collect()
+}
+
 /// From three threads, across the border all the time.
 #[test]
 fn random_operations_of_a_set_arrive() {
@@ -418,12 +426,7 @@ fn random_operations_of_a_set_arrive() {
         protected.start_again();
         random::prepare(&protected.mount);
         random::work(&protected.mount, seed, 1500);
-        let rule = |(option, pattern): &(&str, &str)| match *option {
-            "--exclude" => Rule::exclude(pattern),
-            _ => Rule::include(pattern),
-        };
-        let rules: Vec<Rule> = asked.iter().map(rule).collect();
-        stop_and_compare(&mut protected, &rules);
+        stop_and_compare(&mut protected, &as_rules(asked));
     }
 }
 
@@ -451,13 +454,7 @@ fn what_has_changed_of_a_set_does_for_its_target() {
         let mut arguments = vec!["create", SET];
         SETS[at].iter().for_each(|(option, pattern)| arguments.extend([*option, *pattern]));
         told(&protected, &arguments);
-        let rules: Vec<Rule> = SETS[at]
-            .iter()
-            .map(|(option, pattern)| match *option {
-                "--exclude" => Rule::exclude(pattern),
-                _ => Rule::include(pattern),
-            })
-            .collect();
+        let rules = as_rules(SETS[at]);
         protected.start_again();
         random::prepare(&protected.mount);
         for round in 0..6_u64 {
