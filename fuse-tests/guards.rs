@@ -504,8 +504,8 @@ fn a_question_about_deletions_outlives_a_full_queue() {
 /// Most of a directory was removed while nothing protected it: the next start emptied the replica, and called it good.
 #[test]
 fn what_is_gone_while_nothing_runs_is_asked_about() {
-    // By change times, and by a copy of everything.
-    for arguments in [vec![], vec!["--orphans", "delete"]] {
+    // By change times, and by a copy of everything; the first run is the only one that was in line.
+    for (arguments, is_killed) in [(vec![], false), (vec!["--orphans", "delete"], false), (vec![], true)] {
         let mut protected = Protected::prepare(Setup { arguments: arguments.clone(), ..Setup::default() });
         let (many, dir) = (1400, protected.backing.join("dir"));
         fs::create_dir(&dir).expect("a directory");
@@ -516,7 +516,10 @@ fn what_is_gone_while_nothing_runs_is_asked_about() {
         protected.wait_sync();
         // How many there are is noted within a second.
         std::thread::sleep(Duration::from_secs(3));
-        protected.stop();
+        match is_killed {
+            true => protected.kill9(),
+            false => drop(protected.stop()),
+        }
         let away = protected.base.path().join("away");
         fs::rename(&dir, &away).expect("moved");
         for is_killed in [true, false] {
@@ -524,8 +527,10 @@ fn what_is_gone_while_nothing_runs_is_asked_about() {
             let asked = wait_until(&protected, "asked", |connection| connection["state"] == "paused");
             let reason = asked["reason"].as_str().expect("a reason");
             assert!(reason.contains("of 1400 files are gone"), "{reason}");
-            let output = output_within(standin(&protected.run).args(["connection", "resume"]), COMMAND_MAX);
-            assert!(!output.status.success() && describe(&output).contains("--accept-deletes"), "{output:?}");
+            assert_eq!(asked["data"], "good", "nothing has gone there: {asked}");
+            // They are counted again.
+            crate::host::run(standin(&protected.run).args(["connection", "resume"]));
+            wait_until(&protected, "asked again", |connection| connection["state"] == "paused");
             fs::write(protected.mount.join("later"), "programs go on").expect("a file");
             assert_eq!(files_in(&protected.replica), many, "nobody has said yes");
             match is_killed {
@@ -533,16 +538,24 @@ fn what_is_gone_while_nothing_runs_is_asked_about() {
                 false => drop(protected.stop_incomplete_by(libc::SIGTERM)),
             }
         }
-        // It was no one's wish: it is put back.
+        // It was no one's wish: it is put back, while it is protected, too.
         if arguments.is_empty() {
-            fs::rename(&away, &dir).expect("moved back");
             protected.start_at_once();
+            wait_until(&protected, "asked", |connection| connection["state"] == "paused");
+            fs::create_dir(protected.mount.join("dir")).expect("a directory");
+            for number in 0..many {
+                fs::copy(
+                    away.join(format!("file{number}")),
+                    protected.mount.join(format!("dir/file{number}")),
+                )
+                .expect("a copy");
+            }
             crate::host::run(standin(&protected.run).args(["connection", "resume"]));
             protected.wait_in_line();
             protected.assert_in_sync();
             assert_eq!(files_in(&protected.replica), many + 1);
             protected.stop();
-            fs::rename(&dir, &away).expect("moved");
+            fs::remove_dir_all(&dir).expect("removed");
         }
         protected.start_at_once();
         wait_until(&protected, "asked", |connection| connection["state"] == "paused");

@@ -17,7 +17,7 @@ use super::sync::lacks_comparison;
 use crate::control::{Caller, ConnectionState, Found, MirrorStatus, VerifyReport, VerifyRequest};
 use crate::failure::Failure;
 use crate::limits::CONTROL_RESPONSE_LEN_MAX;
-use crate::packet::{BlockHash, CheckCounts};
+use crate::packet::BlockHash;
 use crate::resync::CheckOrder;
 use crate::units;
 use crate::words::HashKind;
@@ -45,7 +45,7 @@ pub fn verify(desk: &Desk, request: &VerifyRequest, caller: &Caller<'_>) -> Resu
     let since = Instant::now();
     let limit = request.timeout_ms.map(Duration::from_millis);
     let waiting = Waiting { connection: &connection, ground: &desk.ground, caller, since, limit };
-    let found = waiting.compared(&order, None)?;
+    let found = waiting.compared(&order)?;
     let after = match request.repair && !found.counts.is_identical() {
         true => Some(waiting.repaired(&found, order)?),
         false => None,
@@ -90,13 +90,12 @@ impl Waiting<'_> {
     }
 
     /// What comes into the set meanwhile is copied first.
-    /// `of_all`: see [`Connection::verify_rest`].
-    fn compared(&self, order: &CheckOrder, of_all: Option<CheckCounts>) -> Result<Verified, Failure> {
+    fn compared(&self, order: &CheckOrder) -> Result<Verified, Failure> {
         let mut tries = VERIFY_TRIES_MAX;
         loop {
             self.for_mirror()?;
             tries -= 1;
-            let done = self.run(order.clone(), of_all);
+            let done = self.run(order.clone());
             if done.is_ok() || self.is_over().is_some() || !self.is_awaited() {
                 return done;
             }
@@ -121,11 +120,8 @@ impl Waiting<'_> {
         is_copied(&report) || goes_on && lacks()
     }
 
-    fn run(&self, order: CheckOrder, of_all: Option<CheckCounts>) -> Result<Verified, Failure> {
-        let outcome = match of_all {
-            None => self.connection.verify(order),
-            Some(of_all) => self.connection.verify_rest(order, of_all),
-        };
+    fn run(&self, order: CheckOrder) -> Result<Verified, Failure> {
+        let outcome = self.connection.verify(order);
         let mut stopped = None;
         let verified = loop {
             match outcome.recv_timeout(LOOK_EVERY) {
@@ -157,16 +153,14 @@ impl Waiting<'_> {
                 "See `standin status`.",
             )
         };
-        // Of a part nothing is copied but that; and the rest was compared.
-        let part = if order.below.is_none() { found.part() } else { None };
-        let order = CheckOrder { below: part.clone().or(order.below), ..order };
-        let begun = self.connection.repair(Suspects::found(found), order.below.clone()).recv();
+        // Programs may have moved meanwhile what differs: what was not copied is compared again, too.
+        let part = order.below.clone().or_else(|| found.part());
+        let begun = self.connection.repair(Suspects::found(found), part).recv();
         begun.unwrap_or_else(|_| Err("it is not there any more".into())).map_err(|why| failed(&why))?;
-        let of_all = part.map(|_| found.counts);
         loop {
             let report = self.connection.wait(Instant::now() + LOOK_EVERY, |report| report.streaming);
             match (report.streaming, report.held_back()) {
-                (true, _) => return self.compared(&order, of_all),
+                (true, _) => return self.compared(&order),
                 (false, Some(why)) => return Err(failed(why)),
                 (false, None) => {
                     if let Some(why) = self.is_over() {

@@ -409,6 +409,10 @@ impl Session {
         if percent_max == Some(0) || planted::is(Planted::DeletedIsAnOrphan) || self.keeps_in_place() {
             return Delete::Nothing;
         }
+        // What has left the set is gone from it, and there all the same.
+        if self.ruled.is_there() {
+            return Delete::Nothing;
+        }
         let of = |percent: u8| replica.index().len().saturating_mul(percent.into()) / 100;
         let objects = percent_max.map_or(u64::MAX, |percent| of(percent).max(DELETE_GUARD_FILES_MIN));
         Delete::UpTo { objects }

@@ -2,7 +2,7 @@
 //! death of the process at once, and counts only while that page cache still stands.
 //!
 //! ```text
-//! words of 8 bytes: 0 magic | 1, 2 boot id | 3 id of the mount
+//! words of 8 bytes: 0 magic | 1, 2 boot id | 3 ids of the mounts of replica and state
 //! 16..24, 24..32   applied, two slots      32..40, 40..48   begun, two slots
 //! slot: generation, epoch number, writer, incarnation, sequence, chain, check
 //! ```
@@ -47,7 +47,7 @@ impl Which {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageCache {
     pub boot: u128,
-    /// Unique id of the mount of the replica, 0 where the kernel has none (before 6.8).
+    /// Of the unique ids of the mounts of the replica and of its state, 0 where the kernel has none (before 6.8).
     pub mount: u64,
 }
 

@@ -214,7 +214,7 @@ impl Progress {
         let adopted = check_identity(root, set, identity, strange)?;
         let (mut slot, record) =
             SlotFile::<Record>::open(&state.join("slot")).map_err(io("position slot"))?;
-        let cache = page_cache(root).map_err(io("boot and mount"))?;
+        let cache = page_cache(root, state).map_err(io("boot and mount"))?;
         let record = record.filter(|record| record.set == set);
         if identity.is_none()
             && strange == Strange::Refuse
@@ -617,12 +617,18 @@ pub(super) fn is_empty(root: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-fn page_cache(root: &File) -> io::Result<PageCache> {
+/// Of the replica and of what is known of it: a disk that loses what was not synced takes the notes of the other with it.
+fn page_cache(root: &File, state: &Path) -> io::Result<PageCache> {
+    let (replica, notes) = (mount_id(root)?, mount_id(&File::open(state)?)?);
+    Ok(PageCache { boot: boot_id()?, mount: replica ^ notes.rotate_left(32) })
+}
+
+/// 0 where the kernel has none.
+fn mount_id(dir: &File) -> io::Result<u64> {
     /// `STATX_MNT_ID_UNIQUE` (`linux/stat.h`, since 6.8): never given twice in one boot.
     const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
-    let status = rustix::fs::statx(root, c"", AtFlags::EMPTY_PATH, MNT_ID_UNIQUE)?;
-    let mount = if status.stx_mask & MNT_ID_UNIQUE.bits() != 0 { status.stx_mnt_id } else { 0 };
-    Ok(PageCache { boot: boot_id()?, mount })
+    let status = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, MNT_ID_UNIQUE)?;
+    Ok(if status.stx_mask & MNT_ID_UNIQUE.bits() != 0 { status.stx_mnt_id } else { 0 })
 }
 
 pub(super) fn now_ms() -> u64 {

@@ -311,7 +311,7 @@ impl<S: StampedSink> LiveCopy<S> {
         match kind_of(&self.eyes, &owing.owed[at].handle) {
             Ok(Some(file_type)) => {
                 let place = owing.place(at, file_type);
-                self.send_xattrs(&place)
+                if self.is_out(&place) { Ok(()) } else { self.send_xattrs(&place) }
             }
             Ok(None) => Ok(()),
             Err(why) => {

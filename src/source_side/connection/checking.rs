@@ -22,8 +22,6 @@ pub(crate) struct CheckWish {
     pub(super) order: CheckOrder,
     /// The moment, in seconds since 1970, up to which it makes all that were due by themselves.
     pub(super) serves_s: Option<i64>,
-    /// What one of all came to before, whose differences all lie in this part: together they are one of all.
-    pub(super) of_all: Option<CheckCounts>,
     pub(super) reply: Sender<Outcome>,
 }
 
@@ -46,7 +44,6 @@ pub(super) struct Running {
     reply: Sender<Outcome>,
     pub(super) what: WhatVerified,
     pub(super) serves_s: Option<i64>,
-    of_all: Option<CheckCounts>,
     /// What the connection said of its copy before.
     pub(super) before: (MirrorStatus, Option<Arc<CopyProgress>>),
     found: Vec<Difference>,
@@ -67,11 +64,10 @@ impl Checking {
     pub(super) fn begin(
         from: Sequence,
         before: (MirrorStatus, Option<Arc<CopyProgress>>),
-        CheckWish { order, serves_s, of_all, reply }: CheckWish,
+        CheckWish { order, serves_s, reply }: CheckWish,
         walk: impl FnOnce(CheckOrder, Receiver<Answer>) -> std::io::Result<Receiver<Walked>>,
     ) -> Result<Checking, (std::io::Error, Sender<Outcome>)> {
-        let mut what = what_of(&order);
-        what.below.take_if(|_| of_all.is_some());
+        let what = what_of(&order);
         let (answers, heard) = bounded(CHECK_ANSWERS_MAX);
         let ended = match walk(order, heard) {
             Ok(ended) => ended,
@@ -85,7 +81,6 @@ impl Checking {
             reply,
             what,
             serves_s,
-            of_all,
             before,
             found,
             found_len,
@@ -156,12 +151,6 @@ impl Running {
         upto: Sequence,
     ) -> Option<Verified> {
         let (_, counts) = self.said.filter(|(said, _)| Some(*said) == end)?;
-        let counts = match self.of_all {
-            None => counts,
-            Some(CheckCounts { compared, bytes_compared, .. }) => {
-                CheckCounts { compared, bytes_compared, ..counts }
-            }
-        };
         let (found, took) = (std::mem::take(&mut self.found), self.since.elapsed());
         Some(Verified { mode: self.what.mode, counts, found, unread, from: self.from, upto, took })
     }
@@ -195,7 +184,7 @@ mod tests {
 
     fn begun() -> Checking {
         let (reply, _) = bounded(1);
-        let wish = CheckWish { order: CheckOrder::default(), serves_s: None, of_all: None, reply };
+        let wish = CheckWish { order: CheckOrder::default(), serves_s: None, reply };
         Checking::begin(Sequence(0), (MirrorStatus::Complete, None), wish, |_, _| Ok(never()))
             .unwrap_or_else(|(error, _)| panic!("{error}"))
     }

@@ -370,8 +370,12 @@ impl<S: Surroundings> Driver<S> {
     pub(crate) fn command(&mut self, command: Command) -> Result<(), NotNow> {
         let is_paused = matches!(self.machine.state(), State::Paused(_));
         let would_send = command == Command::Resume || command == Command::Start && is_paused;
-        if would_send && self.guard.asks().is_some() {
-            return Err(NotNow::Deletes);
+        let asked = self.guard.asks().filter(|_| would_send);
+        match asked.map(|asked| asked.by_copy) {
+            Some(false) => return Err(NotNow::Deletes),
+            // They are counted again: the files may have been put back.
+            Some(true) => self.guard.forget(),
+            None => {}
         }
         let starts = command == Command::StartReplication && self.machine.is_unqueued();
         if command == Command::Start || starts {
@@ -380,6 +384,8 @@ impl<S: Surroundings> Driver<S> {
         let outcome = self.machine.handle_command(clock::now(), command);
         if command == Command::AcceptDeletes && outcome.is_ok() {
             self.guard.accept(self.queue.last().sequence);
+        }
+        if outcome.is_ok() && (command == Command::AcceptDeletes || asked.is_some()) {
             self.begin_copy();
         }
         self.act();

@@ -39,8 +39,8 @@ use crate::intercept::{Divergence, Fence};
 use crate::link::{LinkStats, Saved};
 use crate::map::Map;
 use crate::packet::{
-    CheckCounts, DataState, DifferenceKind, Ids, LeftOut, MarkerEnd, ObjectId, OrphanCounts, Position,
-    Sequence, SetId, WithheldCounts,
+    DataState, DifferenceKind, Ids, LeftOut, MarkerEnd, ObjectId, OrphanCounts, Position, Sequence, SetId,
+    WithheldCounts,
 };
 use crate::queue::{CursorId, Haste, Queue};
 use crate::resync::{CheckOrder, CopyProgress};
@@ -476,18 +476,10 @@ impl Connection {
         self.verify_for(order, None)
     }
 
-    /// As [`Connection::verify`], of a part in which all lies that one of all has found, which came to this.
-    pub fn verify_rest(&self, order: CheckOrder, of_all: CheckCounts) -> Receiver<Outcome> {
-        let (reply, answered) = bounded(1);
-        let _ =
-            self.inbox.send(Told::Verify(CheckWish { order, serves_s: None, of_all: Some(of_all), reply }));
-        answered
-    }
-
     /// With its result all are made that were due by themselves up to this moment.
     pub fn verify_for(&self, order: CheckOrder, serves_s: Option<i64>) -> Receiver<Outcome> {
         let (reply, answered) = bounded(1);
-        let _ = self.inbox.send(Told::Verify(CheckWish { order, serves_s, of_all: None, reply }));
+        let _ = self.inbox.send(Told::Verify(CheckWish { order, serves_s, reply }));
         answered
     }
 

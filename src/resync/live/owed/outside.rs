@@ -1,5 +1,7 @@
 //! What is owed, and not in the set any more.
 
+use std::os::fd::AsFd;
+
 use super::super::super::CopyError;
 use super::super::super::sink::{Entry, StampedSink};
 use super::super::LiveCopy;
@@ -7,9 +9,14 @@ use super::super::files::Place;
 use crate::packet::LaneItem;
 
 impl<S: StampedSink> LiveCopy<S> {
-    /// Whether the rules leave out a file where it is now, as far as that is known: by its only name.
+    /// Whether the rules leave out an object where it is now, as far as that is known: by its only name.
     pub(super) fn is_out(&self, place: &Place) -> bool {
         let Some(matcher) = &self.preamble.rules else { return false };
+        if place.listed.file_type == libc::S_IFDIR {
+            let dir = self.eyes.open_directory(&place.listed.handle).ok();
+            let path = dir.and_then(|dir| self.eyes.path_of(dir.as_fd()));
+            return path.is_some_and(|path| matcher.directory(&path).is_none());
+        }
         self.eyes.only_name_of(&place.listed.handle).is_some_and(|path| {
             let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
             let (dir, name) = path.split_at(at);

@@ -43,10 +43,8 @@ impl<S: Surroundings> Driver<S> {
     /// go. What is marked in this run is known by its packets.
     fn names_had(&self, owed: Option<&OwedOrder>) -> Option<NamesHad> {
         let is_marked = owed.is_some_and(|owed| matches!(owed.first, FirstOwed::Known(_)));
-        let applied = &self.lacks.proof()?.applied;
-        let is_of_this_run = applied.same_history(&self.queue.last());
-        let goes_on =
-            is_of_this_run || self.settings.marks.leads_to(&self.settings.target.to_string(), applied);
+        // By nobody else who has written the set since.
+        let goes_on = self.lacks.proof()?.applied.epoch == self.start.epoch;
         // Other rules leave out what is there all the same.
         let is_same_set = self.settings.divergence.count() <= self.shared.report.lock().covers;
         if is_marked || !goes_on || !is_same_set { None } else { self.guard.expects() }
@@ -56,9 +54,11 @@ impl<S: Surroundings> Driver<S> {
     fn ask_about_missing(&mut self, gone: u64, of: u64) {
         self.copy = Copying::Awaited;
         let asked = self.guard.ask_of_copy(gone, of);
+        let data = self.lacks.proof().map_or(DataState::Bad, |proof| proof.data);
         // It was none.
         self.update(|report| {
             (report.mirror, report.progress, report.resync) = (MirrorStatus::Stopped, None, None);
+            report.data = data;
             report.copy_attempts = report.copy_attempts.saturating_sub(1);
         });
         self.happened(Event::ManyDeletes { reason: asked.to_string() });

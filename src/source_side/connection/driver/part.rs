@@ -82,7 +82,7 @@ impl<S: Surroundings> Driver<S> {
         // It is heard of where it ends.
         let (reply, _) = bounded(1);
         self.unpublished = true;
-        self.begin_check_for(CheckWish { order, serves_s: None, of_all: None, reply }, Some(&wish));
+        self.begin_check_for(CheckWish { order, serves_s: None, reply }, Some(&wish));
     }
 
     /// The comparison of a mirror is over; `before` was shown before it. A mirror that goes on is at no moment shown as
