@@ -46,8 +46,7 @@ pub(crate) trait Surroundings {
     /// What that has saved since the connection was made.
     fn saved(&self) -> Saved;
 
-    /// The set has rules: not all that is marked belongs to it.
-    /// The rules of the set, if it has some.
+    /// The rules of the set, if it has some: not all that is marked belongs to it then.
     fn rules(&self) -> Option<Arc<Matcher>>;
 
     /// What is removed stays on targets, in its place or aside.

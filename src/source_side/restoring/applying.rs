@@ -145,15 +145,26 @@ impl Tally {
 struct Due {
     /// Sizes of the files of listings that were not answered yet.
     sizes: HashMap<ItemNumber, HashMap<ObjectId, u64>>,
+    /// So many files and listings.
+    waiting: usize,
     /// Directories that were named, and not listed to their end.
     unlisted: HashSet<ObjectId>,
     has_begun: bool,
+    /// It was more than is kept: nobody learns how much is to come.
+    is_lost: bool,
     asked: Size,
 }
+
+/// Files, listings and directories that are kept to know how much is to come, some 50 bytes each.
+const DUE_MAX: usize = 1 << 18;
 
 impl Due {
     fn listed(&mut self, number: ItemNumber, item: &LaneItem) {
         let LaneItem::Listing { dir, entries, last, .. } = item else { return };
+        if self.is_lost || self.unlisted.len() + self.waiting + entries.len() > DUE_MAX {
+            *self = Due { is_lost: true, ..Due::default() };
+            return;
+        }
         self.has_begun = true;
         let (directories, files): (Vec<_>, Vec<_>) =
             entries.iter().partition(|entry| entry.birth == Birth::Directory);
@@ -163,12 +174,14 @@ impl Due {
         } else {
             self.unlisted.insert(*dir);
         }
+        self.waiting += 1 + files.len();
         self.sizes.insert(number, files.into_iter().map(|entry| (entry.object, entry.size)).collect());
     }
 
     /// What lacks its content.
     fn asked(&mut self, listing: ItemNumber, objects: &[ObjectId]) {
         let Some(sizes) = self.sizes.remove(&listing) else { return };
+        self.waiting = self.waiting.saturating_sub(1 + sizes.len());
         for size in objects.iter().filter_map(|object| sizes.get(object)) {
             self.asked.files += 1;
             self.asked.bytes = self.asked.bytes.saturating_add(*size);
@@ -176,7 +189,8 @@ impl Due {
     }
 
     fn known(&self) -> Option<Size> {
-        (self.has_begun && self.unlisted.is_empty() && self.sizes.is_empty()).then_some(self.asked)
+        (!self.is_lost && self.has_begun && self.unlisted.is_empty() && self.sizes.is_empty())
+            .then_some(self.asked)
     }
 }
 
@@ -306,6 +320,18 @@ mod tests {
         assert_eq!(due.known(), None, "it was not looked at");
         due.asked(ItemNumber(2), &[object(3000)]);
         assert_eq!(due.known(), Some(Size { files: 2, bytes: 5000 }));
+    }
+
+    /// A tree of any size is restored in so much memory.
+    #[test]
+    fn of_more_than_is_kept_nothing_is_known() {
+        let mut due = Due::default();
+        let directories = DUE_MAX as u64 + 2;
+        (1..directories).for_each(|dir| due.listed(ItemNumber(dir), &listing(1, &[], Some(dir + 1))));
+        assert!(due.is_lost && due.unlisted.is_empty() && due.sizes.is_empty());
+        due.listed(ItemNumber(directories), &listing(1, &[], None));
+        due.asked(ItemNumber(directories), &[]);
+        assert_eq!(due.known(), None);
     }
 
     #[test]
