@@ -1,5 +1,7 @@
 //! A target that lost its place, or was in line in an earlier run, gets what has changed since, and nothing else.
 
+mod left;
+
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;

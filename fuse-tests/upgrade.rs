@@ -268,8 +268,8 @@ fn a_target_that_is_away_is_said_and_copied_to_afterwards() {
         fs::write(pair.mount.join(format!("file-{number}")), vec![number; 1 << 20]).expect("a file");
     }
     pair.assert_in_sync(&Rules::default());
-    // It is noted now and then what a target has.
-    std::thread::sleep(Duration::from_secs(11));
+    // It is noted each 5 s what a target has, as of the one before, once it has that.
+    std::thread::sleep(Duration::from_secs(16));
     pair.stop_target();
     wait_until("it is away", || sent(&pair).1["connections"][0]["state"] == "error");
     fs::write(pair.mount.join("meanwhile"), "what it lacks").expect("a file");
@@ -294,6 +294,8 @@ fn a_target_that_is_away_is_said_and_copied_to_afterwards() {
     println!("{bytes} bytes for the one file that it lacked");
     assert_eq!(status["connections"][0]["mirror"]["phase"], "complete");
     assert!(bytes < 2 << 20, "a copy of what it had: {bytes}");
+    let resync = &status["connections"][0]["resync"];
+    assert_eq!((&resync["rung"], &resync["searched"]), (&"owed".into(), &false.into()), "{resync:#}");
     pair.stop_source();
 }
 

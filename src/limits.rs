@@ -77,6 +77,13 @@ pub const MAP_SIZE: usize = if cfg!(test) { 1 << 16 } else { 8 << 20 };
 pub const MAP_SIZE_MIN: usize = 64 << 10;
 pub const MAP_SIZE_MAX: usize = 1 << 30;
 
+/// Generations that can be kept for the next daemon: one for each target that is away, and one for each daemon that
+/// was killed before every target was in line again. Where there are as many, the last one goes on.
+pub const MAP_GENERATIONS_MAX: usize = 32;
+
+/// Of those, what is left of daemons before: more of them, and what they have marked is found by change times.
+pub const MAP_LEFT_MAX: usize = 16;
+
 /// A copy of what changed is begun so often before one of everything is: a connection may be lost some times.
 pub const MINICOPY_ATTEMPTS_MAX: u32 = 8;
 

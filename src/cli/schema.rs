@@ -227,6 +227,8 @@ fn full_source() -> SourceStatus {
         percent: 1.0,
         is_coarse: false,
         active: true,
+        kept: true,
+        earlier: false,
     };
     let (connections, map) = (vec![full_connection()], vec![generation]);
     let disk = Some(DiskQueueStats { trouble: Some(DiskTrouble::AtLimit), ..DiskQueueStats::default() });

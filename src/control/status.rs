@@ -179,7 +179,7 @@ pub struct ActivityStatus {
 /// A generation of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerationStatus {
-    /// Counted from the start of the daemon.
+    /// Counted from the start of the daemon, or of a mount that outlives it.
     pub id: u64,
     /// It has all that changed after this packet, and after those of the next one's nothing; `None` for a moment.
     pub since: Option<Sequence>,
@@ -191,6 +191,12 @@ pub struct GenerationStatus {
     pub is_coarse: bool,
     /// It is the one that is marked.
     pub active: bool,
+    /// It is there for the next daemon, whatever ends this one.
+    #[serde(default)]
+    pub kept: bool,
+    /// A daemon before this one has marked it, and some target may lack what it has.
+    #[serde(default)]
+    pub earlier: bool,
 }
 
 /// Where the daemon is in its life.

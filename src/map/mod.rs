@@ -12,22 +12,42 @@
 //! ([`Map::rotate`]), and the position is told when it is known ([`Map::begins_at`]). Generations between
 //! which no target stands are one ([`Map::tidy`]): a target that is away for a week costs two.
 //! Bounded, without I/O, and no lock is taken under it; a full generation becomes coarser (`table`).
+//!
+//! Where the mount outlives its daemon, so do the marks ([`Kept`]): a mark is there before its change is made, so
+//! whatever a daemon that was killed has changed is marked, and nothing but the next daemon changes anything. What
+//! a target lacks that had everything up to a position of an earlier run is what that run has marked from there on,
+//! and all that any run since has.
 
+mod memory;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+use self::memory::Memory;
+pub use self::memory::{FORMAT, Kept};
 pub use self::table::MarkedObject;
-use self::table::{CHUNK, Table};
-use crate::limits::MAP_REGION;
-use crate::packet::{ObjectId, Sequence};
+use self::table::{CHUNK, Head, Table};
+use crate::limits::{MAP_LEFT_MAX, MAP_REGION};
+use crate::packet::{Incarnation, ObjectId, Sequence};
 use crate::sys::FileHandle;
+
+/// Bugs that are planted on purpose.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Of what daemons before have marked the last one's counts, whatever the target has.
+    LastRunAlone,
+    /// Nobody looks whether all of a run's marks are there.
+    RunsWithHoles,
+}
 
 /// What of an object changes; its attributes always may.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +65,15 @@ pub enum What {
 pub struct Map {
     generations: RwLock<Generations>,
     bytes: usize,
+    run: Incarnation,
+    /// What this process marks is of changes behind this position.
+    began_at: Sequence,
+    /// Where the marks outlive this process, if they do.
+    kept: Option<Kept>,
+    /// What daemons before have marked, the oldest first.
+    left: Mutex<Vec<Arc<Generation>>>,
+    #[cfg(test)]
+    planted: Option<Planted>,
 }
 
 /// The oldest first; the last one is marked.
@@ -54,8 +83,6 @@ struct Generations {
 }
 
 struct Generation {
-    number: u64,
-    begins_at: OnceLock<Sequence>,
     table: Table,
 }
 
@@ -78,14 +105,74 @@ pub struct Fill {
     pub bytes: usize,
     /// More was marked than it has room for.
     pub is_everything: bool,
+    /// It is there for the next daemon.
+    pub is_kept: bool,
 }
 
 impl Map {
     /// Of a run whose packets come after this position; a generation has so many bytes.
     pub fn new(bytes: usize, begins_at: Sequence) -> Map {
-        let current = Arc::new(Generation::new(1, bytes));
-        let _ = current.begins_at.set(begins_at);
-        Map { generations: RwLock::new(Generations { older: Vec::new(), current }), bytes }
+        let head = Head { run: Incarnation(0), number: 1, begins_run: true };
+        let current = Generation::begin(Memory::own(Table::words(bytes)), head);
+        Map::of(bytes, (current, begins_at), None, Vec::new())
+    }
+
+    /// The same, whose marks are kept for the next daemon, beside those that are there. What other programs had marked
+    /// in this very run is some of them.
+    ///
+    /// Errors: there is no memory for a generation.
+    pub fn kept(kept: Kept, bytes: usize, run: Incarnation, begins_at: Sequence) -> io::Result<Map> {
+        let mut left: Vec<Arc<Generation>> = kept
+            .left()
+            .into_iter()
+            .map(|memory| Arc::new(Generation { table: Table::left(memory) }))
+            .collect();
+        left.sort_by_key(|generation| generation.table.head().number);
+        let too_many = left.len().saturating_sub(MAP_LEFT_MAX);
+        left.drain(..too_many).for_each(|generation| generation.is_over());
+        let heads = || left.iter().map(|generation| generation.table.head());
+        let head = Head {
+            run,
+            number: heads().next_back().map_or(1, |last| last.number + 1),
+            begins_run: heads().all(|head| head.run != run),
+        };
+        let current = Generation::begin(kept.take()?, head);
+        Ok(Map::of(bytes, (current, begins_at), Some(kept), left))
+    }
+
+    fn of(
+        bytes: usize,
+        (current, begins_at): (Generation, Sequence),
+        kept: Option<Kept>,
+        left: Vec<Arc<Generation>>,
+    ) -> Map {
+        current.table.set_begins_at(begins_at);
+        let (run, current) = (current.table.head().run, Arc::new(current));
+        let generations = RwLock::new(Generations { older: Vec::new(), current });
+        Map {
+            generations,
+            bytes,
+            run,
+            began_at: begins_at,
+            kept,
+            left: Mutex::new(left),
+            #[cfg(test)]
+            planted: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub fn plant(&mut self, planted: Option<Planted>) {
+        self.planted = planted;
+    }
+
+    pub fn began_at(&self) -> Sequence {
+        self.began_at
+    }
+
+    /// Of marks that outlive this process, for whoever keeps them.
+    pub fn memory(&self) -> Option<BorrowedFd<'_>> {
+        self.kept.as_ref().map(Kept::memory)
     }
 
     /// Before the change. Objects without a handle could not be found again: then everything is marked.
@@ -98,14 +185,26 @@ impl Map {
         }
     }
 
-    /// From now on another generation is marked, unless the last rotation is not over.
+    /// From now on another generation is marked, unless the last rotation is not over, or there is no memory for it.
     pub fn rotate(&self) -> bool {
         if self.is_rotating() {
             return false;
         }
-        let number = self.generations.read().current.number + 1;
+        let number = self.generations.read().current.table.head().number + 1;
+        let head = Head { run: self.run, number, begins_run: false };
         // Not under the lock: all of it is written once.
-        let next = Arc::new(Generation::new(number, self.bytes));
+        let memory = match &self.kept {
+            None => Memory::own(Table::words(self.bytes)),
+            Some(kept) => match kept.take() {
+                Ok(memory) => memory,
+                // Marks go on where they are: more is shown than has changed.
+                Err(error) => {
+                    log::info!("no other generation of the map begins: {error}");
+                    return false;
+                }
+            },
+        };
+        let next = Arc::new(Generation::begin(memory, head));
         let mut generations = self.generations.write();
         let before = std::mem::replace(&mut generations.current, next);
         generations.older.push(before);
@@ -114,45 +213,70 @@ impl Map {
 
     /// Whether a rotation waits for its position.
     pub fn is_rotating(&self) -> bool {
-        self.generations.read().current.begins_at.get().is_none()
+        self.generations.read().current.table.begins_at().is_none()
     }
 
     /// All changes that began before the last rotation have positions up to this one.
     pub fn begins_at(&self, position: Sequence) {
-        let _ = self.generations.read().current.begins_at.set(position);
+        let generations = self.generations.read();
+        if generations.current.table.begins_at().is_none() {
+            generations.current.table.set_begins_at(position);
+        }
     }
 
     /// Where the generation that is marked begins, and whether it has marks.
     pub fn current(&self) -> (Option<Sequence>, bool) {
         let generations = self.generations.read();
         let (used, _) = generations.current.table.fill();
-        (generations.current.begins_at.get().copied(), used > 0 || generations.current.table.is_everything())
+        (generations.current.table.begins_at(), used > 0 || generations.current.table.is_everything())
     }
 
     /// What a target lacks that has everything up to here. `None`: it is not known, or too much.
     pub fn changed_since(&self, has: Sequence) -> Option<Changed> {
         let (generations, first) = self.from(has)?;
-        let mut objects: HashMap<ObjectId, MarkedObject> = HashMap::new();
-        let mut content: HashMap<ObjectId, HashMap<u64, u64>> = HashMap::new();
-        for Generation { table, .. } in generations[first..].iter().map(|generation| &**generation) {
-            table.objects().for_each(|object| add(&mut objects, object));
-            for (id, chunk, regions) in table.chunks() {
-                *content.entry(id).or_default().entry(chunk).or_default() |= regions;
-            }
-            // Last: what did not fit while this was read is everything, too.
-            if table.is_everything() {
-                return None;
-            }
+        changed(generations[first..].iter())
+    }
+
+    /// What a target lacks that has everything up to a position of an earlier run, of what daemons before have marked.
+    /// `runs`: this one and those before it, the oldest first. `None`: it is not known, or too much.
+    pub fn left_since(&self, runs: &[Incarnation], (run, has): (Incarnation, Sequence)) -> Option<Changed> {
+        let left = self.left.lock().clone();
+        let of = |run: Incarnation| left.iter().filter(move |generation| generation.table.head().run == run);
+        let mut needed: Vec<&Arc<Generation>> = Vec::new();
+        #[cfg(test)]
+        if let Some(planted) = self.planted {
+            return self.left_wrongly(&left, planted);
         }
-        let content = content.into_iter().map(|(id, chunks)| (id, ranges(chunks))).collect();
-        Some(Changed { objects: objects.into_values().collect(), content })
+        let first = runs.iter().position(|&known| known == run)?;
+        let begins = of(run).collect::<Vec<_>>();
+        let at = begins.iter().rposition(|one| one.table.begins_at().is_some_and(|begins| begins <= has))?;
+        needed.extend(&begins[at..]);
+        for &since in runs[first + 1..].iter().filter(|&&run| run != self.run || of(run).next().is_some()) {
+            // All of it: what is marked in the midst of a run says nothing of its beginning.
+            of(since).next().filter(|generation| generation.table.head().begins_run)?;
+            needed.extend(of(since));
+        }
+        changed(needed.into_iter())
+    }
+
+    #[cfg(test)]
+    fn left_wrongly(&self, left: &[Arc<Generation>], planted: Planted) -> Option<Changed> {
+        let last = left.last()?.table.head().run;
+        let is_taken =
+            |one: &&Arc<Generation>| planted == Planted::RunsWithHoles || one.table.head().run == last;
+        changed(left.iter().filter(is_taken))
+    }
+
+    /// No target lacks anything of what daemons before have marked.
+    pub fn forget_left(&self) {
+        self.left.lock().drain(..).for_each(|generation| generation.is_over());
     }
 
     /// All generations, and the first one that somebody needs who has everything up to here.
     fn from(&self, has: Sequence) -> Option<(Vec<Arc<Generation>>, usize)> {
         let generations = self.generations.read();
         let all: Vec<_> = generations.older.iter().chain([&generations.current]).cloned().collect();
-        let first = all.iter().rposition(|one| one.begins_at.get().is_some_and(|&begins| begins <= has))?;
+        let first = all.iter().rposition(|one| one.table.begins_at().is_some_and(|begins| begins <= has))?;
         Some((all, first))
     }
 
@@ -161,16 +285,20 @@ impl Map {
     pub fn tidy(&self, bases: &[Sequence]) {
         let needed: Vec<usize> = bases.iter().filter_map(|&base| Some(self.from(base)?.1)).collect();
         let older = self.generations.read().older.clone();
-        let mut kept: Vec<Arc<Generation>> = Vec::new();
+        let (mut kept, mut over): (Vec<Arc<Generation>>, Vec<_>) = Default::default();
         for (at, generation) in older.into_iter().enumerate() {
             match kept.last() {
                 _ if needed.contains(&at) => kept.push(generation),
                 // Nobody begins with it: whoever needs it needs the one before.
-                Some(before) => before.table.merge(&generation.table),
-                None => {}
+                Some(before) => {
+                    before.table.merge(&generation.table);
+                    over.push(generation);
+                }
+                None => over.push(generation),
             }
         }
         self.generations.write().older = kept;
+        over.iter().for_each(|generation| generation.is_over());
     }
 
     /// Where a target has moved on since the generation that is marked began, another one begins. `bases`: as for
@@ -191,7 +319,12 @@ impl Map {
     pub fn begins(&self) -> Vec<Sequence> {
         let generations = self.generations.read();
         let all = generations.older.iter().chain([&generations.current]);
-        all.filter_map(|generation| generation.begins_at.get().copied()).collect()
+        all.filter_map(|generation| generation.table.begins_at()).collect()
+    }
+
+    /// As [`Map::fill`], of what daemons before have marked.
+    pub fn fill_left(&self) -> Vec<Fill> {
+        self.left.lock().iter().map(|generation| generation.fill(self.bytes)).collect()
     }
 
     /// The oldest first.
@@ -203,15 +336,45 @@ impl Map {
 }
 
 impl Generation {
-    fn new(number: u64, bytes: usize) -> Generation {
-        Generation { number, begins_at: OnceLock::new(), table: Table::new(bytes) }
+    fn begin(memory: Memory, head: Head) -> Generation {
+        let table = Table::begin(memory, head);
+        if let Memory::Kept(part) = table.memory() {
+            part.holds();
+        }
+        Generation { table }
+    }
+
+    /// Nobody needs it but who reads it now.
+    fn is_over(&self) {
+        if let Memory::Kept(part) = self.table.memory() {
+            part.is_over();
+        }
     }
 
     fn fill(&self, bytes: usize) -> Fill {
         let (used, slots) = self.table.fill();
-        let begins_at = self.begins_at.get().copied();
-        Fill { number: self.number, begins_at, used, slots, bytes, is_everything: self.table.is_everything() }
+        let (number, begins_at) = (self.table.head().number, self.table.begins_at());
+        let is_kept = matches!(self.table.memory(), Memory::Kept(_));
+        Fill { number, begins_at, used, slots, bytes, is_everything: self.table.is_everything(), is_kept }
     }
+}
+
+/// `None`: more than there was room for.
+fn changed<'a>(generations: impl Iterator<Item = &'a Arc<Generation>>) -> Option<Changed> {
+    let mut objects: HashMap<ObjectId, MarkedObject> = HashMap::new();
+    let mut content: HashMap<ObjectId, HashMap<u64, u64>> = HashMap::new();
+    for table in generations.map(|generation| &generation.table) {
+        table.objects().for_each(|object| add(&mut objects, object));
+        for (id, chunk, regions) in table.chunks() {
+            *content.entry(id).or_default().entry(chunk).or_default() |= regions;
+        }
+        // Last: what did not fit while this was read is everything, too.
+        if table.is_everything() {
+            return None;
+        }
+    }
+    let content = content.into_iter().map(|(id, chunks)| (id, ranges(chunks))).collect();
+    Some(Changed { objects: objects.into_values().collect(), content })
 }
 
 fn add(objects: &mut HashMap<ObjectId, MarkedObject>, more: MarkedObject) {

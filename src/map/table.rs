@@ -3,22 +3,22 @@
 //! ```text
 //! a slot, 8 words:  object  2 | inode | generation, epoch | names      | content from | handle, 3 words
 //!                   chunk   3 | inode | generation, epoch | its number | 64 regions   | -
+//! before the first: run | number | begins at, and 1 | everything | slots in use | begins its run | -
 //! ```
 //! A slot is free (0), being filled (1), or says what it is for ever: nothing is taken out. A chunk is 64
 //! regions of a file. Where it becomes full it becomes coarser and never fails: a file is marked as a whole
 //! instead of by chunks, and in the end everything is.
 
 use std::ops::Range;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::What;
+use super::memory::Memory;
 use crate::limits::{MAP_RANGE_CHUNKS_MAX, MAP_REGION};
-use crate::packet::ObjectId;
+use crate::packet::{Incarnation, ObjectId, Sequence};
 use crate::sys::FileHandle;
 
 /// Words of a slot.
@@ -38,12 +38,27 @@ const CHUNK_OF: u64 = 3;
 /// No content is marked "from here on".
 const NO_CONTENT: u64 = u64::MAX;
 
+/// Words of the head: as many as a slot has.
+const RUN: usize = 0;
+const NUMBER: usize = 1;
+const BEGINS_AT: usize = 2;
+/// More was marked than it has room for.
+const EVERYTHING: usize = 3;
+const USED: usize = 4;
+const BEGINS_RUN: usize = 5;
+
 /// See the module.
 pub(super) struct Table {
-    words: Box<[AtomicU64]>,
-    used: AtomicUsize,
-    /// More was marked than it has room for.
-    is_everything: AtomicBool,
+    memory: Memory,
+}
+
+/// What a table is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub run: Incarnation,
+    pub number: u64,
+    /// Nothing of the run was marked before.
+    pub begins_run: bool,
 }
 
 /// One object of a table, as it was marked.
@@ -69,29 +84,72 @@ struct Key {
 struct Full;
 
 impl Table {
-    /// Of so many bytes, or fewer; at least one slot.
-    pub(super) fn new(bytes: usize) -> Table {
+    /// Words that a table of so many bytes has, or of fewer: at least one slot.
+    pub(super) fn words(bytes: usize) -> usize {
         let slots = (bytes / SLOT_LEN).max(1);
         let slots = if slots.is_power_of_two() { slots } else { slots.next_power_of_two() / 2 };
-        let words = std::iter::repeat_with(AtomicU64::default).take(slots * SLOT).collect();
-        Table { words, used: AtomicUsize::new(0), is_everything: AtomicBool::new(false) }
+        (slots + 1) * SLOT
+    }
+
+    /// Of [`Table::words`] that are all 0.
+    pub(super) fn begin(memory: Memory, head: Head) -> Table {
+        let table = Table { memory };
+        let words = [(RUN, head.run.0), (NUMBER, head.number), (BEGINS_RUN, u64::from(head.begins_run))];
+        words.into_iter().for_each(|(at, value)| table.memory[at].store(value, Relaxed));
+        table
+    }
+
+    /// As it was left.
+    pub(super) fn left(memory: Memory) -> Table {
+        Table { memory }
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(super) fn head(&self) -> Head {
+        let word = |at: usize| self.memory[at].load(Relaxed);
+        Head { run: Incarnation(word(RUN)), number: word(NUMBER), begins_run: word(BEGINS_RUN) != 0 }
+    }
+
+    /// All that was marked before it was begun has a position up to here.
+    pub(super) fn begins_at(&self) -> Option<Sequence> {
+        self.memory[BEGINS_AT].load(Acquire).checked_sub(1).map(Sequence)
+    }
+
+    /// Said once.
+    pub(super) fn set_begins_at(&self, position: Sequence) {
+        let _ = self.memory[BEGINS_AT].compare_exchange(0, position.0 + 1, Release, Relaxed);
     }
 
     pub(super) fn is_everything(&self) -> bool {
-        self.is_everything.load(Acquire)
+        self.memory[EVERYTHING].load(Acquire) != 0
     }
 
     pub(super) fn mark_everything(&self) {
-        self.is_everything.store(true, Release);
+        self.memory[EVERYTHING].store(1, Release);
     }
 
     /// Slots that are used, and all.
     pub(super) fn fill(&self) -> (usize, usize) {
-        (self.used.load(Relaxed), self.slots())
+        (self.used(), self.slots())
+    }
+
+    fn used(&self) -> usize {
+        self.memory[USED].load(Relaxed) as usize
     }
 
     fn slots(&self) -> usize {
-        self.words.len() / SLOT
+        self.memory.len() / SLOT - 1
+    }
+
+    fn slot_at(&self, at: usize) -> &[AtomicU64] {
+        &self.memory[(at + 1) * SLOT..][..SLOT]
+    }
+
+    fn each_slot(&self) -> impl Iterator<Item = &[AtomicU64]> {
+        self.memory.chunks_exact(SLOT).skip(1)
     }
 
     /// Marks a part of an object, which counts as marked itself.
@@ -147,13 +205,13 @@ impl Table {
         let slots = self.slots();
         let first = key.hash() as usize;
         for at in (first..first.saturating_add(slots)).map(|at| at & (slots - 1)) {
-            let slot = &self.words[at * SLOT..][..SLOT];
+            let slot = self.slot_at(at);
             if slot[0].load(Acquire) == FREE {
-                if self.used.load(Relaxed) >= most {
+                if self.used() >= most {
                     return Err(Full);
                 }
                 if slot[0].compare_exchange(FREE, FILLED_SOON, AcqRel, Acquire).is_ok() {
-                    self.used.fetch_add(1, Relaxed);
+                    self.memory[USED].fetch_add(1, Relaxed);
                     slot[1].store(key.id.inode, Relaxed);
                     slot[2].store(generation_and_epoch(key.id), Relaxed);
                     fill(slot);
@@ -173,7 +231,7 @@ impl Table {
 
     /// Every object that is marked, in no order. What is marked meanwhile may be left out.
     pub(super) fn objects(&self) -> impl Iterator<Item = MarkedObject> {
-        self.words.chunks_exact(SLOT).filter(|slot| slot[0].load(Acquire) == OBJECT).filter_map(|slot| {
+        self.each_slot().filter(|slot| slot[0].load(Acquire) == OBJECT).filter_map(|slot| {
             let from = slot[4].load(Acquire);
             Some(MarkedObject {
                 id: id_of(slot),
@@ -186,7 +244,7 @@ impl Table {
 
     /// Every chunk that is marked: its file, its number, its regions.
     pub(super) fn chunks(&self) -> impl Iterator<Item = (ObjectId, u64, u64)> {
-        let of_chunks = self.words.chunks_exact(SLOT).filter(|slot| slot[0].load(Acquire) == CHUNK_OF);
+        let of_chunks = self.each_slot().filter(|slot| slot[0].load(Acquire) == CHUNK_OF);
         of_chunks.map(|slot| (id_of(slot), slot[3].load(Relaxed), slot[4].load(Acquire)))
     }
 

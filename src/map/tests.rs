@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 
 use super::*;
+use crate::limits::MAP_GENERATIONS_MAX;
 use crate::random::Random;
 
 fn id(inode: u64) -> ObjectId {
@@ -152,4 +154,143 @@ fn threads_lose_no_mark() {
     for (inode, regions) in due {
         assert_eq!(regions_of(&changed.content[&id(inode)]), regions, "object {inode}");
     }
+}
+
+/// What outlives its daemon: by run, what was marked behind which position.
+struct Runs {
+    map: Map,
+    runs: Vec<Incarnation>,
+    /// Run, position, object.
+    marked: Vec<(Incarnation, Sequence, u64)>,
+    last: Sequence,
+}
+
+const KEPT: usize = 1 << 14;
+
+impl Runs {
+    fn begin() -> Runs {
+        let map = Map::kept(Kept::create(KEPT).unwrap(), KEPT, Incarnation(1), Sequence(0)).unwrap();
+        Runs { map, runs: vec![Incarnation(1)], marked: Vec::new(), last: Sequence(0) }
+    }
+
+    fn memory(&self) -> OwnedFd {
+        self.map.memory().unwrap().try_clone_to_owned().unwrap()
+    }
+
+    /// The daemon is killed, and another one begins: as the same run, or as the next.
+    fn goes_on(self, run: u64, begins: Sequence) -> Runs {
+        let kept = Kept::open(self.memory(), KEPT).unwrap();
+        let Runs { map, mut runs, marked, .. } = self;
+        drop(map);
+        let run = Incarnation(run);
+        if runs.last() != Some(&run) {
+            runs.push(run);
+        }
+        Runs { map: Map::kept(kept, KEPT, run, begins).unwrap(), runs, marked, last: begins }
+    }
+
+    fn change(&mut self, object: u64) {
+        mark(&self.map, object, What::Itself);
+        self.last = self.last.next();
+        self.marked.push((*self.runs.last().unwrap(), self.last, object));
+    }
+
+    fn left_since(&self, run: u64, has: u64) -> Option<BTreeSet<u64>> {
+        let changed = self.map.left_since(&self.runs, (Incarnation(run), Sequence(has)))?;
+        Some(changed.objects.iter().map(|object| object.id.inode).collect())
+    }
+}
+
+#[test]
+fn what_a_killed_daemon_has_marked_is_there_for_the_next() {
+    let mut runs = Runs::begin();
+    runs.change(11);
+    assert!(runs.map.rotate());
+    runs.map.begins_at(runs.last);
+    runs.change(12);
+    // Marked, and killed before it was made.
+    mark(&runs.map, 13, What::Content(0..1));
+    // A rotation that never had its position.
+    assert!(runs.map.rotate());
+    runs.change(14);
+    let mut runs = runs.goes_on(2, Sequence(0));
+    assert_eq!(runs.left_since(1, 0), Some(BTreeSet::from([11, 12, 13, 14])));
+    assert_eq!(runs.left_since(1, 1), Some(BTreeSet::from([12, 13, 14])));
+    assert_eq!(runs.left_since(1, 7), Some(BTreeSet::from([12, 13, 14])), "and more than it lacks");
+    assert_eq!((runs.left_since(7, 0), runs.left_since(2, 0)), (None, None));
+    runs.change(15);
+    let mut runs = runs.goes_on(3, Sequence(0));
+    assert_eq!(runs.left_since(1, 1), Some(BTreeSet::from([12, 13, 14, 15])), "all of what comes between");
+    assert_eq!(runs.left_since(2, 0), Some(BTreeSet::from([15])));
+    // Another program, of the same run.
+    runs.change(16);
+    let (before, last) = (runs.last, runs.last);
+    let mut runs = runs.goes_on(3, last);
+    assert_eq!(runs.left_since(3, 0), Some(BTreeSet::from([16])));
+    assert_eq!(runs.left_since(2, 0), Some(BTreeSet::from([15, 16])));
+    runs.change(17);
+    let runs = runs.goes_on(4, Sequence(0));
+    assert_eq!(runs.left_since(3, before.0), Some(BTreeSet::from([17])));
+    assert_eq!(runs.left_since(3, 0), Some(BTreeSet::from([16, 17])));
+    runs.map.forget_left();
+    assert_eq!(runs.left_since(3, 0), None);
+    let runs = runs.goes_on(5, Sequence(0));
+    assert_eq!(runs.left_since(3, 0), None, "it was given back");
+    assert_eq!(runs.left_since(4, 0), Some(BTreeSet::new()));
+}
+
+/// A target whose mark is of an earlier run lacks all that the next one has changed: from its beginning.
+#[test]
+fn a_run_whose_beginning_was_given_up_says_nothing() {
+    let mut runs = Runs::begin();
+    runs.change(1);
+    let mut runs = runs.goes_on(2, Sequence(0));
+    runs.change(2);
+    assert!(runs.map.rotate());
+    runs.map.begins_at(runs.last);
+    runs.change(3);
+    // Nobody wanted what the run began with.
+    runs.map.tidy(&[Sequence(1)]);
+    let runs = runs.goes_on(3, Sequence(0));
+    assert_eq!(runs.left_since(1, 0), None);
+    assert_eq!(runs.left_since(2, 0), None);
+    assert_eq!(runs.left_since(2, 1), Some(BTreeSet::from([3])));
+}
+
+#[test]
+fn memory_of_marks_is_bounded_and_given_back() {
+    let mut runs = Runs::begin();
+    let mut rotated = 0;
+    for object in 0..3 * MAP_GENERATIONS_MAX as u64 {
+        runs.change(object);
+        rotated += u64::from(runs.map.rotate());
+        runs.map.begins_at(runs.last);
+    }
+    assert_eq!(rotated, MAP_GENERATIONS_MAX as u64 - 1, "no more fit");
+    let all = runs.map.changed_since(Sequence(0)).unwrap();
+    assert_eq!(all.objects.len(), 3 * MAP_GENERATIONS_MAX);
+    // Whoever reads what is given up still sees all of it.
+    let (generations, _) = runs.map.from(Sequence(0)).unwrap();
+    runs.map.tidy(&[runs.last]);
+    assert_eq!(changed(generations.iter()).unwrap().objects.len(), 3 * MAP_GENERATIONS_MAX);
+    drop(generations);
+    let mut runs = runs;
+    for number in 2..60 {
+        runs = runs.goes_on(number, Sequence(0));
+        runs.change(number);
+    }
+    let is_known: Vec<bool> = (1..60).map(|run| runs.left_since(run, 0).is_some()).collect();
+    assert_eq!(is_known.iter().filter(|known| **known).count(), MAP_LEFT_MAX, "{is_known:?}");
+    assert!(is_known[59 - 1 - MAP_LEFT_MAX..58].iter().all(|known| *known), "the newest");
+    let blocks = rustix::fs::fstat(runs.memory()).unwrap().st_blocks as u64 * 512;
+    assert!(blocks < 2 * (MAP_LEFT_MAX as u64 + 1) * KEPT as u64, "{blocks} bytes");
+}
+
+#[test]
+fn other_memory_is_not_taken_for_marks() {
+    let runs = Runs::begin();
+    assert!(Kept::open(runs.memory(), KEPT * 2).is_err(), "generations of another size");
+    let other = crate::sys::SharedWords::create(c"standin-test", 1 << 12).unwrap();
+    other.grow(1 << 12).unwrap();
+    assert!(Kept::open(other.memory().try_clone_to_owned().unwrap(), KEPT).is_err());
 }

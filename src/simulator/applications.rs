@@ -96,6 +96,21 @@ impl Applications {
         }
     }
 
+    /// One behind which the process dies that captures it: marked and made, and no packet tells it.
+    pub fn change_untold(&mut self, random: &mut Random, marks_late: bool) {
+        let Some((op, payload)) = self.model.change(random) else { return };
+        let op = &self.removals.told(&op);
+        if !marks_late {
+            self.marking.mark(&self.backing, &self.shown, op, payload.len());
+        }
+        let touched = self.backing.show(&self.model.tree);
+        if !marks_late {
+            self.marking.mark_new(&self.backing, op, self.queue.last().sequence);
+        }
+        touched.iter().for_each(|inode| *self.counts.entry(*inode).or_default() += 1);
+        self.shown = self.model.tree.clone();
+    }
+
     /// The change is done in the model: now on the disk, and its op is queued.
     pub fn capture(&mut self, op: &Op, payload: Vec<u8>) {
         let op = &self.removals.told(op);

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::backing::Backing;
 use super::model::Tree;
 use super::planted::Planted;
-use crate::map::{Map, What};
+use crate::map::{Kept, Map, Planted as PlantedInMap, What};
 use crate::packet::*;
 use crate::random::Random;
+use crate::source_side::{Reached, kept_bases};
 
 /// Bytes of a generation: room for a few objects, or for all.
 const SIZES: [usize; 5] = [1024, 4096, 1 << 16, 1 << 16, 1 << 16];
@@ -19,6 +20,8 @@ pub struct Marking {
     /// In some runs nothing is marked.
     map: Option<Arc<Map>>,
     bytes: usize,
+    /// The mount outlives its daemon, and so do the marks.
+    is_kept: bool,
     random: Random,
     planted: Option<Planted>,
     /// A generation has begun in the midst of the change that is made.
@@ -27,15 +30,45 @@ pub struct Marking {
 }
 
 impl Marking {
-    pub fn new(mut random: Random, planted: Option<Planted>, start: Sequence) -> Marking {
+    pub fn new(mut random: Random, planted: Option<Planted>, start: Position) -> Marking {
+        let is_kept = !Random::new(random.clone().number() ^ 0x6a7).one_in(3);
         let bytes = *random.one_of(&SIZES);
-        let map = (!random.one_in(5)).then(|| Arc::new(Map::new(bytes, start)));
-        Marking { map, bytes, random, planted, is_rotated: false, rotated: 0 }
+        let is_marked = !random.one_in(5);
+        let mut marking =
+            Marking { map: None, bytes, is_kept, random, planted, is_rotated: false, rotated: 0 };
+        marking.map = is_marked.then(|| marking.begin(start, None));
+        marking
     }
 
-    /// Another process marks, which has given out nothing behind this.
-    pub fn begins_anew(&mut self, start: Sequence) {
-        self.map = self.map.take().map(|_| Arc::new(Map::new(self.bytes, start)));
+    /// Another process marks, which has given out nothing behind this; the mount is there all the time, or a new one.
+    pub fn begins_anew(&mut self, start: Position, is_same_mount: bool) {
+        let before = self.map.take();
+        self.map = before.map(|before| self.begin(start, Some(&*before).filter(|_| is_same_mount)));
+    }
+
+    fn begin(&self, start: Position, before: Option<&Map>) -> Arc<Map> {
+        if !self.is_kept {
+            return Arc::new(Map::new(self.bytes, start.sequence));
+        }
+        let memory =
+            before.and_then(Map::memory).map(|memory| memory.try_clone_to_owned().expect("a descriptor"));
+        let kept = match memory {
+            Some(memory) => Kept::open(memory, self.bytes),
+            None => Kept::create(self.bytes),
+        };
+        let map = Map::kept(kept.expect("memory"), self.bytes, start.incarnation, start.sequence);
+        let mut map = map.expect("memory");
+        map.plant(match self.planted {
+            Some(Planted::LastRunAlone) => Some(PlantedInMap::LastRunAlone),
+            Some(Planted::RunsWithHoles) => Some(PlantedInMap::RunsWithHoles),
+            _ => None,
+        });
+        Arc::new(map)
+    }
+
+    /// Whether the mount outlives the process that ends.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept && self.map.is_some()
     }
 
     pub fn map(&self) -> Option<Arc<Map>> {
@@ -86,11 +119,15 @@ impl Marking {
         }
     }
 
-    /// As a source does it now and then, between two changes.
-    pub fn look(&mut self, base: Option<Sequence>, last: Sequence) {
+    /// As a source does it now and then, between two changes. `reached`: what is noted of the target.
+    pub fn look(&mut self, base: Option<Sequence>, reached: Option<Reached>, last: Position) {
         let Some(map) = &self.map else { return };
-        map.begins_at(last);
-        map.move_on(base.as_slice(), last);
+        map.begins_at(last.sequence);
+        let mut bases = base.as_slice().to_vec();
+        if self.is_kept && self.planted != Some(Planted::RunsWithHoles) {
+            bases.extend(kept_bases(map, last.incarnation, reached.into_iter()));
+        }
+        map.move_on(&bases, last.sequence);
     }
 
     pub fn is_full(&self) -> bool {

@@ -71,6 +71,12 @@ pub enum Planted {
     ForgetsAtTheBeginning,
     /// A generation of the map begins before a change that has marked the one before has its position.
     GenerationBeginsTooEarly,
+    /// A change is marked after it was made.
+    MarksAfterTheChange,
+    /// Of what daemons before have marked the last one's counts, whatever the target has.
+    LastRunAlone,
+    /// Marks of a daemon before count although some of them were given up.
+    RunsWithHoles,
     /// What changes while a copy of what is owed begins is not owed.
     OwesNothingMore,
     /// Content of a file that is owed does not go.
@@ -88,7 +94,7 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Planted; 51] = [
+    pub const ALL: [Planted; 54] = [
         Planted::LeftAsOfTheStart,
         Planted::ResumesTooEarly,
         Planted::ResumesTooLate,
@@ -120,6 +126,9 @@ impl Planted {
         Planted::MarksForgotten,
         Planted::ForgetsAtTheBeginning,
         Planted::GenerationBeginsTooEarly,
+        Planted::MarksAfterTheChange,
+        Planted::LastRunAlone,
+        Planted::RunsWithHoles,
         Planted::OwesNothingMore,
         Planted::OwedContentIsDropped,
         Planted::DropsWhatIsOwed,

@@ -48,6 +48,9 @@ pub struct Seen {
     pub resumed_left: u64,
     pub rotated: u64,
     pub full_maps: u64,
+    /// Daemons that died under a mount that outlives them, and copies of what they had marked.
+    pub outlived: u64,
+    pub by_left: u64,
 }
 
 /// One of 500 runs comes to it: a target whose disk is full is let go before, mostly.
@@ -66,7 +69,7 @@ impl Seen {
         self.counts().into_iter().filter(is_missed).map(|(name, _)| name).collect()
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 44] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 46] {
         [
             ("a step", &mut self.steps),
             ("a packet", &mut self.applied),
@@ -112,6 +115,8 @@ impl Seen {
             ("a stream of what was left", &mut self.resumed_left),
             ("a generation of the map that begins within a change", &mut self.rotated),
             ("a map that is full", &mut self.full_maps),
+            ("a daemon that died under its mount", &mut self.outlived),
+            ("a copy of what it had marked", &mut self.by_left),
         ]
     }
 }

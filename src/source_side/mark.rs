@@ -23,6 +23,7 @@ use rustix::fs::{AtFlags, FsWord, StatxFlags};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::map::{Changed, Map};
 use crate::packet::{Incarnation, Position, Sequence, Timestamp};
 
 /// Clocks of a file system tick coarser than the system's: what happened this long before a
@@ -116,6 +117,12 @@ impl Marks {
         (noted.marks, noted.runs) = (marks.clone(), runs.to_vec());
     }
 
+    /// Another run begins.
+    #[cfg(test)]
+    pub(crate) fn begin_run(&self, run: Incarnation) {
+        self.0.lock().runs.push(run);
+    }
+
     /// Moments of before say nothing any more, those neither that nobody has noted yet.
     pub fn forget(&self) {
         let mut noted = self.0.lock();
@@ -144,6 +151,13 @@ impl Marks {
     pub fn leads_to(&self, target: &str, applied: &Position) -> bool {
         let Noted { marks, runs, .. } = &*self.0.lock();
         marks.get(target).is_some_and(|mark| mark.reached.is_some() && !mark.was_farther(applied, runs))
+    }
+
+    /// What daemons before have marked, as kept in this map, since the target had everything. `None`: it is not known.
+    pub fn left_on(&self, map: &Map, target: &str) -> Option<Changed> {
+        let Noted { marks, runs, .. } = &*self.0.lock();
+        let Reached { run, sequence } = marks.get(target)?.reached?;
+        map.left_since(runs, (run, sequence))
     }
 
     /// How far a target was when its mark was noted.

@@ -122,6 +122,8 @@ pub(crate) use kept::Kept;
 pub use life::Ended;
 #[cfg(test)]
 pub(crate) use mark::{Mark, Marks, Reached};
+#[cfg(test)]
+pub(crate) use notes::kept_bases;
 pub(crate) use remote::resolve;
 pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
 pub use standing_in::{

@@ -12,7 +12,8 @@ use super::ground::Ground;
 use super::mark::{Mark, Reached};
 use super::sync::has;
 use crate::control::WaitFor;
-use crate::packet::Sequence;
+use crate::map::Map;
+use crate::packet::{Incarnation, Sequence};
 
 /// What was noted, and what is to be noted next.
 #[derive(Default)]
@@ -76,6 +77,30 @@ impl SyncNotes {
 /// A generation of the map that begins gets its position with the moment that is taken next.
 fn rotate(ground: &Ground, connections: &[Arc<Connection>]) {
     let Some(map) = ground.volume.map() else { return };
-    let bases: Vec<Sequence> = connections.iter().filter_map(|connection| connection.report().base).collect();
+    let mut bases: Vec<Sequence> =
+        connections.iter().filter_map(|connection| connection.report().base).collect();
+    if map.memory().is_some() {
+        let targets = connections.iter().filter(|connection| !connection.is_null());
+        let reached = targets.filter_map(|one| ground.joining.marks.reached(&one.target.to_string()));
+        bases.extend(kept_bases(map, ground.queue.last().incarnation, reached));
+    }
     map.move_on(&bases, ground.queue.last().sequence);
+}
+
+/// From where on the next daemon will want what this one, of this run, marks: from what is noted of targets, which may be
+/// less than what is known. Where nobody needs the marks of daemons before any more, they go.
+pub(crate) fn kept_bases(
+    map: &Map,
+    run: Incarnation,
+    reached: impl Iterator<Item = Reached>,
+) -> Vec<Sequence> {
+    let is_own = |reached: &Reached| reached.run == run && reached.sequence >= map.began_at();
+    let (own, before): (Vec<_>, Vec<_>) = reached.partition(is_own);
+    let mut bases: Vec<Sequence> = own.into_iter().map(|reached| reached.sequence).collect();
+    match before.is_empty() {
+        true => map.forget_left(),
+        // Beside what daemons before have marked, all of this one.
+        false => bases.push(map.began_at()),
+    }
+    bases
 }

@@ -39,7 +39,7 @@ use crate::cover::note_written;
 use crate::failure::Failure;
 use crate::intercept::Volume;
 use crate::link::Identity;
-use crate::map::Map;
+use crate::map::{Kept, Map};
 use crate::open_files;
 use crate::packet::{Ids, Incarnation, Position};
 use crate::preflight::{self, Claim, DeadMount, MountTable, Preflight, Role};
@@ -227,10 +227,11 @@ fn prepare(
     let (backlog, origin) = begins_behind(&uncovered, &mut set.record, (goes_on, run));
     let (queue, keeper) = open_queue(&uncovered, origin, backlog.as_ref())?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
-    if let (Some(holder), None) = (&holder, left) {
-        holder.places(view.as_fd(), under.as_fd())?;
+    let map = open_map(&options, queue.last(), holder.as_ref(), left);
+    if let Some(holder) = &holder {
+        holder.places(view.as_fd(), under.as_fd(), map.memory())?;
     }
-    let volume = open_volume(&options, &backing, &queue, ids.clone(), holder.as_ref())?;
+    let volume = open_volume(&options, &backing, &queue, ids.clone(), (holder.as_ref(), map))?;
     super::rules::begin(&options, &mut set.record, &volume)?;
     let durability = start_durability(&options, &queue, &volume)?;
     let joining = Joining {
@@ -350,17 +351,35 @@ fn open_volume(
     backing: &OwnedFd,
     queue: &Arc<Queue>,
     ids: Ids,
-    holder: Option<&Holder>,
+    (holder, map): (Option<&Holder>, Map),
 ) -> Result<Arc<Volume>, Failure> {
     let volume = Volume::new(duplicate(backing)?, queue.clone(), ids).map_err(|error| {
         io_failure("the backing directory cannot be used", &std::io::Error::from_raw_os_error(error.errno))
     })?;
-    let map = Arc::new(Map::new(options.map_size, queue.last().sequence));
-    let volume = volume.by(options.profile).marking(map);
+    let volume = volume.by(options.profile).marking(Arc::new(map));
     Ok(Arc::new(match holder {
         Some(holder) => volume.standing_on(holder.standing.clone()),
         None => volume,
     }))
+}
+
+/// For a mount that outlives its daemon marks do so, too, beside those that are `left`.
+fn open_map(options: &ProtectOptions, begins: Position, holder: Option<&Holder>, left: Option<&Left>) -> Map {
+    let (bytes, own) = (options.map_size, || Map::new(options.map_size, begins.sequence));
+    if holder.is_none() {
+        return own();
+    }
+    let left = left.and_then(|left| left.marks.as_ref()).map(|marks| {
+        let kept = marks.try_clone().and_then(|marks| Kept::open(marks, bytes));
+        kept.inspect_err(|error| log::info!("what the daemon before has marked is not used: {error}"))
+    });
+    let kept = left.and_then(Result::ok).map_or_else(|| Kept::create(bytes), Ok);
+    kept.and_then(|kept| Map::kept(kept, bytes, begins.incarnation, begins.sequence)).unwrap_or_else(
+        |error| {
+            log::warn!("what is marked as changed does not outlive this daemon: {error}");
+            own()
+        },
+    )
 }
 
 /// Gives what is in doubt on targets since a power loss, beside what change times tell.

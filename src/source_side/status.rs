@@ -71,8 +71,9 @@ fn source(ground: &Ground, posted: &Posted) -> SourceStatus {
 }
 
 fn map(ground: &Ground) -> Vec<GenerationStatus> {
-    let fills = ground.volume.map().map(|map| map.fill()).unwrap_or_default();
-    let last = fills.len();
+    let Some(map) = ground.volume.map() else { return Vec::new() };
+    let (left, own) = (map.fill_left(), map.fill());
+    let (earlier, last) = (left.len(), left.len() + own.len());
     let of = |(at, fill): (usize, Fill)| GenerationStatus {
         id: fill.number,
         since: fill.begins_at,
@@ -80,8 +81,10 @@ fn map(ground: &Ground) -> Vec<GenerationStatus> {
         percent: 100.0 * fill.used as f64 / fill.slots as f64,
         is_coarse: fill.is_everything,
         active: at + 1 == last,
+        kept: fill.is_kept,
+        earlier: at < earlier,
     };
-    fills.into_iter().enumerate().map(of).collect()
+    left.into_iter().chain(own).enumerate().map(of).collect()
 }
 
 fn capture(ground: &Ground) -> CaptureStatus {

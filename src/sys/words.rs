@@ -66,10 +66,34 @@ impl SharedWords {
         if len > self.room {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.take(0, len)
+    }
+
+    /// Sees to it that these words have memory; new ones are 0. Of those before them others may have none: nobody
+    /// touches these. One caller at a time.
+    ///
+    /// Errors: as [`SharedWords::grow`].
+    pub fn take(&self, at: usize, len: usize) -> io::Result<()> {
+        if at + len > self.room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         // Allocated now: a store into memory that is only promised may end the process.
-        rustix::fs::fallocate(&self.memory, FallocateFlags::empty(), 0, len as u64 * 8)?;
-        self.len.fetch_max(len, Release);
+        rustix::fs::fallocate(&self.memory, FallocateFlags::empty(), at as u64 * 8, len as u64 * 8)?;
+        self.len.fetch_max(at + len, Release);
         Ok(())
+    }
+
+    /// Gives memory of these words back, by whole pages. They are 0, and are taken again before anybody touches them.
+    pub fn clear(&self, at: usize, len: usize) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(&self.memory, flags, at as u64 * 8, len as u64 * 8)?)
+    }
+
+    /// So many words, which have memory.
+    pub fn part(&self, at: usize, len: usize) -> &[AtomicU64] {
+        assert!(at + len <= self.len(), "words {at} to {} of {}", at + len, self.len());
+        // SAFETY: mapped, aligned, has memory, alive until drop; AtomicU64 allows sharing.
+        unsafe { std::slice::from_raw_parts(self.words.add(at).as_ptr(), len) }
     }
 
     /// How many words have memory.

@@ -47,6 +47,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// In an orderly way.
 const STOPS: &str = "it was stopped";
+const DIES: &str = "it died";
 
 const SYNC_FAILED: &str = "a sync of the target failed";
 
@@ -72,6 +73,8 @@ pub struct World {
     left_random: Random,
     /// Of its own: when nothing is queued for a while.
     stop_random: Random,
+    /// Of sources that die under their mount.
+    death_random: Random,
     source: Source,
     /// What the driver of each source has around it.
     desk: Desk,
@@ -124,7 +127,7 @@ impl World {
         let snapshots = Snapshots::new(Random::new(seed ^ 0x511a), &target.places.root);
         let desk = Desk::new(Random::new(seed ^ 0xde5c), planted);
         let marks = Arc::new(Marks::default());
-        let marking = Marking::new(Random::new(seed ^ 0x3a9), planted, origin.sequence);
+        let marking = Marking::new(Random::new(seed ^ 0x3a9), planted, origin);
         let when_full = if random.one_in(3) { WhenFull::Resync } else { WhenFull::Block };
         let start = Start {
             limit: queue_limit,
@@ -154,6 +157,7 @@ impl World {
             disk_random,
             left_random: Random::new(seed ^ 0x1ef7),
             stop_random: Random::new(seed ^ 0x5709),
+            death_random: Random::new(seed ^ 0xdea7),
             source,
             desk,
             target,
@@ -184,6 +188,7 @@ impl World {
     /// Errors: the rule that is broken.
     pub fn run(&mut self, steps: u64) -> Checked {
         let trouble = 15 + self.random.below(500);
+        let dies = self.death_random.one_in(2);
         self.begin_source()?;
         for _ in 0..steps {
             if self.random.one_in(trouble) {
@@ -197,6 +202,9 @@ impl World {
             }
             if self.left_random.one_in(1200) {
                 self.restart_source(STOPS)?;
+            }
+            if dies && self.source.driver.is_in_line() && self.death_random.one_in(150) {
+                self.restart_source(DIES)?;
             }
             self.step()?;
         }
@@ -231,10 +239,11 @@ impl World {
 
     /// Generations of the map come and go.
     fn map_turns(&mut self) {
-        let (base, last) = (self.source.driver.base(), self.source.queue.last().sequence);
+        let (base, last) = (self.source.driver.base(), self.source.queue.last());
         if self.seen.steps.is_multiple_of(30) {
+            let reached = self.reached();
             let marking = &mut self.applications.lock().marking;
-            marking.look(base, last);
+            marking.look(base, reached, last);
             self.seen.rotated += std::mem::take(&mut marking.rotated);
             self.seen.full_maps += u64::from(marking.is_full());
         }

@@ -50,6 +50,11 @@ impl World {
         Ok(())
     }
 
+    /// What is noted of the target.
+    pub(super) fn reached(&self) -> Option<Reached> {
+        self.marks.reached(&TargetName::Null.to_string())
+    }
+
     /// Takes a moment now and then, and notes it once the target has everything as of it.
     pub(super) fn mark(&mut self) {
         let run = self.source.start.incarnation;
@@ -58,7 +63,7 @@ impl World {
                 self.moment = Some((sequence, mark));
                 return;
             }
-            let runs: Vec<Incarnation> = (1..=u64::from(u16::MAX)).map(Incarnation).collect();
+            let runs: Vec<Incarnation> = (1..=self.incarnations).map(Incarnation).collect();
             let mark = mark.reached(Reached { run, sequence });
             self.marks.set(&BTreeMap::from([(TargetName::Null.to_string(), mark)]), &runs);
         }

@@ -93,6 +93,7 @@ impl World {
     fn see_owed(&mut self, owed: Option<&OwedOrder>) {
         let Some(owed) = owed else { return };
         self.seen.minicopies += 1;
+        self.seen.by_left += u64::from(self.source.driver.goes_by_left());
         match &owed.first {
             FirstOwed::Known(owed) => {
                 let mut inodes: Vec<u64> = {
@@ -212,10 +213,25 @@ impl World {
             let origin = Position::origin(epoch, Incarnation(self.incarnations));
             let serves_at = clock::now() + Duration::from_millis(self.random.below(3000));
             let left = (how == STOPS).then(|| self.leave_queue()).flatten();
+            let outlives = how == DIES && self.dies_under_its_mount();
             let sequence = left.as_ref().map_or(Sequence(0), Left::last);
-            self.new_source((Position { sequence, ..origin }, left), serves_at);
+            self.marks.begin_run(origin.incarnation);
+            self.new_source((Position { sequence, ..origin }, left), serves_at, outlives);
         }
         self.begin_source()
+    }
+
+    /// Whether the mount is there all the time. Then the process may die in the midst of a change.
+    fn dies_under_its_mount(&mut self) -> bool {
+        if !self.applications().marking.is_kept() || self.death_random.one_in(4) {
+            return false;
+        }
+        self.seen.outlived += 1;
+        for _ in 0..self.death_random.below(6) {
+            let marks_late = self.planted == Some(Planted::MarksAfterTheChange);
+            self.applications.lock().change_untold(&mut self.death_random, marks_late);
+        }
+        true
     }
 
     /// It ends in an orderly way; then something may change while nobody captures it.
@@ -233,10 +249,10 @@ impl World {
         Some(left)
     }
 
-    fn new_source(&mut self, (at, left): (Position, Option<Left>), serves_at: Instant) {
+    fn new_source(&mut self, (at, left): (Position, Option<Left>), serves_at: Instant, is_same_mount: bool) {
         let (clock, map) = {
             let mut applications = self.applications();
-            applications.marking.begins_anew(at.sequence);
+            applications.marking.begins_anew(at, is_same_mount);
             (applications.model.clock(), applications.marking.map())
         };
         let start = Start {
@@ -275,7 +291,7 @@ impl World {
         let position = self.applications().history.iter().find(older).map(|(position, _)| *position);
         let Some(position) = position else { return false };
         self.applications().go_back_to(&position);
-        self.new_source((position, None), clock::now());
+        self.new_source((position, None), clock::now(), false);
         for _ in 0..30 {
             self.applications.lock().change(&mut self.random);
         }

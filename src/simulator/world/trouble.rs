@@ -35,7 +35,7 @@ impl World {
                 self.broken = Some("the state directory was set back");
                 self.target_is_gone();
             }
-            22 if self.random.one_in(2) => self.restart_source("it died")?,
+            22 if self.random.one_in(2) => self.restart_source(DIES)?,
             23..25 => {
                 self.seen.paused += 1;
                 self.command(Command::Pause)?;
@@ -141,8 +141,9 @@ impl World {
     fn stop_at_rest(&mut self) -> Checked {
         self.note("all is there".into());
         for _ in 0..2 {
-            let (base, last) = (self.source.driver.base(), self.source.queue.last().sequence);
-            self.applications().marking.look(base, last);
+            let (base, last) = (self.source.driver.base(), self.source.queue.last());
+            let reached = self.reached();
+            self.applications().marking.look(base, reached, last);
         }
         self.command(Command::StopReplication)?;
         if self.stop_random.one_in(3) {

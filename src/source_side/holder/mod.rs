@@ -71,6 +71,8 @@ pub struct Left {
     pub view: OwnedFd,
     /// The directory under the mount.
     pub under: OwnedFd,
+    /// What it has marked as changed, if it kept that.
+    pub marks: Option<OwnedFd>,
     /// The process that had it all.
     pub holder: u32,
 }
@@ -146,11 +148,16 @@ impl Holder {
         }
     }
 
-    /// What there is before the mount.
-    pub fn places(&self, view: BorrowedFd<'_>, under: BorrowedFd<'_>) -> Result<(), Failure> {
+    /// What there is before the mount, and what is marked where; it replaces what was said before.
+    pub fn places(
+        &self,
+        view: BorrowedFd<'_>,
+        under: BorrowedFd<'_>,
+        marks: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Failure> {
         let Memory { head, nodes, handles } = self.standing.memory();
-        send(&self.link.socket, &Said::Places, &[view, under, head, nodes, handles])
-            .map_err(|error| lost(&error))
+        let all: Vec<_> = [view, under, head, nodes, handles].into_iter().chain(marks).collect();
+        send(&self.link.socket, &Said::Places, &all).map_err(|error| lost(&error))
     }
 
     /// It is mounted, and outlives this process from here on.
@@ -314,6 +321,9 @@ pub fn give_up(run: &Path, set: Option<&Path>) -> io::Result<Option<PathBuf>> {
 
 fn take(socket: OwnedFd, files: u32, all: Vec<OwnedFd>, since: Instant) -> io::Result<(Holder, Left)> {
     let strange = |_| io::Error::other("it does not give what it should");
+    let mut all = all;
+    // A daemon of before kept none.
+    let marks = if all.len() == 7 { all.pop() } else { None };
     let [device, view, under, head, nodes, handles] = <[OwnedFd; 6]>::try_from(all).map_err(strange)?;
     let mut kept = Vec::new();
     for _ in 0..files {
@@ -334,7 +344,7 @@ fn take(socket: OwnedFd, files: u32, all: Vec<OwnedFd>, since: Instant) -> io::R
     let has_served = AtomicBool::new(false);
     Ok((
         Holder { link, standing, paused_since: Some(since), has_served, given_by },
-        Left { connection, view, under, holder: peer as u32 },
+        Left { connection, view, under, marks, holder: peer as u32 },
     ))
 }
 

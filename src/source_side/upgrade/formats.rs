@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::intercept::MEMORY_FORMAT;
 use crate::packet::{FORMAT_VERSION, WIRE_VERSION, WIRE_VERSION_OLDEST};
 use crate::source_side::holder::PROTOCOL;
-use crate::{activity, apply, queue};
+use crate::{activity, apply, map, queue};
 
 /// Name of the hidden subcommand that says them.
 pub const FORMATS_COMMAND: &str = "formats";
@@ -39,6 +39,7 @@ impl Formats {
             ("handover", HANDOVER),
             ("holder", u64::from(PROTOCOL)),
             ("memory", MEMORY_FORMAT),
+            ("marks", map::FORMAT),
             ("record", RECORD),
             ("activity", u64::from(activity::FORMAT)),
             ("queue", u64::from(queue::FORMAT)),

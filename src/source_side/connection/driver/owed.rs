@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  was in line in this run, base known to the map ──> the map's marks since the base
+//!  had everything up to a position of an earlier run, whose marks the mount has kept ──> those, and this run's
 //!  had everything in an earlier run, by a clock ──> what has changed since that moment, found by change times,
 //!  that fits and a record that knows its place       and the map's marks of this run
 //!  else, or where a person or a doubt wants it ──> everything
@@ -27,6 +28,8 @@ pub(super) struct Lacks {
     base: Option<Sequence>,
     /// It was not in line in this run: what it lacks since an earlier one, once that is found.
     before: Option<Arc<OnceLock<Owed>>>,
+    /// The same by marks that have outlived their daemon: nothing has changed that they do not tell.
+    left: Option<Arc<Owed>>,
     /// What the target said of itself when it was connected last.
     proof: Option<ReplicaProof>,
     /// Why everything has to be looked at, where somebody has a reason.
@@ -82,7 +85,8 @@ impl Lacks {
             }
             () => None,
         };
-        Lacks { base, before, proof: None, wants_everything }
+        let left = before.as_ref().and_then(|_| left_marked(start, settings));
+        Lacks { base, before, left, proof: None, wants_everything }
     }
 
     pub(super) fn base(&self) -> Option<Sequence> {
@@ -96,6 +100,11 @@ impl Lacks {
 
     pub(super) fn welcome(&mut self, proof: ReplicaProof) {
         self.proof = Some(proof);
+    }
+
+    #[cfg(test)]
+    pub(super) fn goes_by_left(&self) -> bool {
+        self.left.is_some()
     }
 
     /// It has nothing to be brought but what is queued.
@@ -112,7 +121,7 @@ impl Lacks {
     /// It follows the stream from here on, without a copy: of a run that goes on behind its start.
     pub(super) fn goes_on(&mut self, after: Sequence, start: Sequence) {
         if after >= start && self.wants_everything.is_none() {
-            self.before = None;
+            (self.before, self.left) = (None, None);
             self.base = self.base.max(Some(after));
         }
     }
@@ -151,16 +160,22 @@ impl<S: Surroundings> Driver<S> {
         self.why_everything(proof).map_or(Ok(()), Err)?;
         let base = self.lacks.base.ok_or(Everything::NoBase)?;
         let map = self.settings.map.clone().ok_or(Everything::Unmarked)?;
-        let now: WhatIsOwed = Arc::new(move || map.changed_since(base).map(Owed::from));
+        let now: WhatIsOwed = match self.lacks.left.clone() {
+            Some(left) => Arc::new(move || Some((*left).clone().and(map.changed_since(base)?.into()))),
+            None => Arc::new(move || map.changed_since(base).map(Owed::from)),
+        };
+        let known = || Ok(FirstOwed::Known(Arc::new(now().ok_or(Everything::MapFull)?)));
         let first = match &self.lacks.before {
-            None if self.continues(base, &proof.applied) => {
-                FirstOwed::Known(Arc::new(now().ok_or(Everything::MapFull)?))
-            }
+            None if self.continues(base, &proof.applied) => known()?,
             None => return Err(Everything::OtherHistory),
-            Some(found) => self.owed_since_before(base, &proof.applied, found)?,
+            Some(found) => {
+                self.continues_from_before(base, &proof.applied)?;
+                if self.lacks.left.is_some() { known()? } else { self.by_time(found)? }
+            }
         };
         // What was removed while nothing was captured was no change of this stream: nothing is deleted for it.
-        let percent_max = if self.lacks.before.is_some() { Some(0) } else { self.percent_max() };
+        let is_unseen = matches!(first, FirstOwed::ByTime { .. });
+        let percent_max = if is_unseen { Some(0) } else { self.percent_max() };
         Ok(OwedOrder { first, now, percent_max })
     }
 
@@ -186,14 +201,10 @@ impl<S: Surroundings> Driver<S> {
         }
     }
 
-    fn owed_since_before(
-        &self,
-        base: Sequence,
-        applied: &Position,
-        found: &Arc<OnceLock<Owed>>,
-    ) -> Result<FirstOwed, Everything> {
+    /// Errors: why what it has, and what it lacks since an earlier run, is not all there is.
+    fn continues_from_before(&self, base: Sequence, applied: &Position) -> Result<(), Everything> {
         let is_of_this_run = applied.same_history(&self.queue.last());
-        let (marks, target) = (self.settings.marks.clone(), self.settings.target.to_string());
+        let (marks, target) = (&self.settings.marks, self.settings.target.to_string());
         let is_known = match is_of_this_run {
             // Away while the daemon became another program, which knows of no packet before its start.
             true if applied.sequence < self.start.sequence => marks.leads_to(&target, applied),
@@ -204,16 +215,21 @@ impl<S: Surroundings> Driver<S> {
         // What stays where it is, and what is deleted, is counted by copies of everything.
         let orphans = self.copy_orphans.unwrap_or(self.settings.orphans);
         match () {
-            () if !is_known => return Err(Everything::OtherHistory),
+            () if !is_known => Err(Everything::OtherHistory),
             // What is moved in this run, and has other names in the set then, is told as what comes into it.
             () if !self.around.rules().is_none_or(|set| set.rules().are_alike_everywhere()) => {
-                return Err(Everything::Rules);
+                Err(Everything::Rules)
             }
-            () if orphans != OrphanRules::default() => return Err(Everything::Orphans),
-            () if self.around.keeps_removed() => return Err(Everything::KeepsRemoved),
-            () if is_noted(&self.settings).is_none() => return Err(Everything::NoBase),
-            () => {}
+            () if orphans != OrphanRules::default() => Err(Everything::Orphans),
+            () if self.around.keeps_removed() => Err(Everything::KeepsRemoved),
+            () => Ok(()),
         }
+    }
+
+    /// Errors: the clock says nothing.
+    fn by_time(&self, found: &Arc<OnceLock<Owed>>) -> Result<FirstOwed, Everything> {
+        is_noted(&self.settings).ok_or(Everything::NoBase)?;
+        let (marks, target) = (self.settings.marks.clone(), self.settings.target.to_string());
         let since = move || noted_moment(&marks, &target);
         Ok(FirstOwed::ByTime { since: Arc::new(since), found: found.clone() })
     }
@@ -227,6 +243,14 @@ impl<S: Surroundings> Driver<S> {
         let was_sent = applied.sequence <= self.sent_upto.max(sent).min(last.sequence);
         applied.same_history(&last) && applied.sequence >= base && was_sent && !is_split
     }
+}
+
+/// What daemons before have marked since the target had everything, where the mount has outlived them. Of a connection
+/// that was there when this one began to mark.
+fn left_marked(start: Sequence, settings: &Settings) -> Option<Arc<Owed>> {
+    let map = settings.map.as_ref().filter(|map| map.began_at() == start)?;
+    let changed = settings.marks.left_on(map, &settings.target.to_string())?;
+    Some(Arc::new(changed.into()))
 }
 
 /// Whether a replica is what it was, and what was applied since.

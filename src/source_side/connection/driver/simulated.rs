@@ -62,6 +62,11 @@ impl<S: Surroundings> Driver<S> {
         self.shared.report.lock().base
     }
 
+    /// What it lacks is told by marks that have outlived their daemon.
+    pub(crate) fn goes_by_left(&self) -> bool {
+        self.lacks.goes_by_left()
+    }
+
     pub(crate) fn pretend_base(&mut self, base: Sequence) {
         self.lacks.pretend_base(base);
     }
