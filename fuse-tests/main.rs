@@ -42,6 +42,7 @@ mod holes;
 mod host;
 mod hostile;
 mod hosts;
+mod interrupted;
 mod kept;
 mod kept_listings;
 mod killed;
