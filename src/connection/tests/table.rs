@@ -377,7 +377,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, what: &str) -> Result<(), No
         "up" => Event::Up,
         "good" => good(),
         "empty" => empty(),
-        "in line" => Event::InLine { after: at(50) },
+        "in line" => Event::InLine { after: at(50), copy: "a copy of everything" },
         "refused" => refused(),
         "lost" => lost(),
         "out of line" => Event::OutOfLine { reason: "a change was not captured".into(), jitter: Jitter(0) },
@@ -522,7 +522,7 @@ fn reasons_are_kept() {
     for (state, part) in [
         ("dialing", "connecting"),
         ("copying", "nothing was copied there yet"),
-        ("streaming", "in line after a copy"),
+        ("streaming", "in line after a copy of everything"),
         ("paused streaming", "paused by hand"),
         ("waiting", "cut"),
         ("redialing", "cut"),
