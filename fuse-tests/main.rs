@@ -56,6 +56,7 @@ mod markers;
 mod metrics;
 mod minicopy;
 mod mirror;
+mod missing;
 mod mmap;
 mod monitors;
 mod mount_options;

@@ -476,6 +476,7 @@ fn every_state_meets_everything() {
                         NotNow::OutsideWindow => "outside of its window",
                         NotNow::Scheduled => "scheduled",
                         NotNow::Deletes => "deletions",
+                        NotNow::Missing => "missing",
                         NotNow::Gone => "gone",
                         NotNow::Paused => "paused",
                         NotNow::NotConnected => "not connected",
