@@ -118,6 +118,7 @@ fn the_next_rung_is_foreseen_with_what_it_takes() {
     }
     succeeds(&protected, &["replication", "start"]);
     protected.wait_in_line();
+    wait_until("it is weighed", || connection(&protected)["resync"]["bytes"] == owed["bytes"]);
     let copied = connection(&protected)["progress"].clone();
     assert_eq!(copied["mode"], "minicopy", "{copied}");
     assert_eq!(copied["bytes_done"], owed["bytes"]["at_most"], "{copied}");

@@ -569,7 +569,7 @@ pub const CONTROL_ANSWER: Duration = Duration::from_secs(5);
 /// most: a look takes 2 µs where the inode is in memory, and some milliseconds where a disk turns.
 pub const WEIGHED_MAX: Duration = Duration::from_secs(5);
 
-/// The same, before such a copy begins, which it keeps waiting.
+/// The same, beside such a copy: what is owed is in memory twice for so long.
 pub const EXPECTED_MAX: Duration = Duration::from_millis(500);
 
 /// A target further behind than this is a warning for monitoring systems.
