@@ -59,7 +59,12 @@ fn change_some(root: &Path) {
 /// It was of what has changed, and why no packets went.
 #[track_caller]
 fn assert_taken(protected: &Protected, searched: bool, why: &str) {
-    let taken = status(&protected.run)["connections"][0]["resync"].clone();
+    let connection = || status(&protected.run)["connections"][0].clone();
+    wait_until("it is weighed", || connection()["resync"]["bytes"]["at_most"].is_u64());
+    let connection = connection();
+    let by = if searched { ", by change times" } else { "" };
+    assert_eq!(connection["reason"], format!("in line after a minicopy of what has changed{by}"));
+    let taken = &connection["resync"];
     assert_eq!((&taken["rung"], &taken["searched"]), (&"owed".into(), &searched.into()), "{taken}");
     assert!(taken["why"].as_str().is_some_and(|text| text.contains(why)), "no '{why}' in {taken}");
     assert!(number(&taken["objects"]["at_most"]) > 0 && number(&taken["bytes"]["at_most"]) > 0, "{taken}");

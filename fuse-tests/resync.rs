@@ -118,6 +118,7 @@ fn the_next_rung_is_foreseen_with_what_it_takes() {
     }
     succeeds(&protected, &["replication", "start"]);
     protected.wait_in_line();
+    wait_until("it is weighed", || connection(&protected)["resync"]["bytes"] == owed["bytes"]);
     let copied = connection(&protected)["progress"].clone();
     assert_eq!(copied["mode"], "minicopy", "{copied}");
     assert_eq!(copied["bytes_done"], owed["bytes"]["at_most"], "{copied}");
@@ -174,6 +175,7 @@ fn why_everything_was_looked_at_is_said_afterwards() {
     fs::write(mount.join("file"), "content").expect("a file");
     protected.wait_sync();
     contains(&taken(&protected)["why"], "nothing was copied there yet");
+    assert_eq!(connection(&protected)["reason"], "in line after a copy of everything");
     wait_until_nothing_is_marked(&protected);
     let replication = |word: &str| succeeds(&protected, &["replication", word]);
     replication("stop");
@@ -187,6 +189,8 @@ fn why_everything_was_looked_at_is_said_afterwards() {
     contains(&full["why"], "replication was stopped by hand");
     contains(&full["why"], "not by the map: more was changed than the map has room for");
     assert!(full["rung"] == "checksum" || full["rung"] == "differences", "{full}");
+    let by = if full["rung"] == "checksum" { "checksums" } else { "differences" };
+    assert_eq!(connection(&protected)["reason"], format!("in line after a copy by {by}"));
     replication("stop");
     fs::write(mount.join("file"), "other content").expect("a file");
     succeeds(&protected, &["mirror", "stop"]);

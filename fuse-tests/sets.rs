@@ -519,3 +519,35 @@ fn rules_that_a_kill_cuts_off_leave_nothing_out() {
         protected.stop();
     }
 }
+
+/// What was left out by then came along with its directory, and was moved aside as what leaves the set by that.
+#[test]
+fn what_is_left_out_stays_in_a_directory_that_is_renamed() {
+    for anchored in [&[][..], &["--exclude", "/other/leaves"]] {
+        let mut protected = Protected::prepare(Setup::default());
+        told(&protected, &["create", SET, "--exclude", "nothing"]);
+        for path in ["dir/a.tmp", "dir/b", "dir/leaves", "dir/sub/a.tmp", "dir/sub/b"] {
+            write(protected.backing.join(path), path);
+        }
+        protected.start_again();
+        told(&protected, &[&["change", SET, "--exclude", "*.tmp"], anchored].concat());
+        wait_until_good(&protected);
+        crate::host::run(standin(&protected.run).args(["replication", "stop"]));
+        fs::rename(protected.mount.join("dir"), protected.mount.join("other")).expect("renamed");
+        write(protected.mount.join("other/sub/c.tmp"), "out");
+        write(protected.mount.join("other/sub/d"), "in");
+        crate::host::run(standin(&protected.run).args(["replication", "start"]));
+        wait_until_good(&protected);
+        let is_minicopy = connection(&protected)["progress"]["mode"] == "minicopy";
+        assert!(is_minicopy || !anchored.is_empty(), "{}", connection(&protected));
+        assert_there(
+            &protected,
+            &["other/a.tmp", "other/b", "other/sub/a.tmp", "other/sub/b", "other/sub/d"],
+            &["dir", "other/sub/c.tmp"],
+        );
+        let has_left = !protected.replica.join("other/leaves").exists();
+        assert_eq!(has_left, !anchored.is_empty(), "{anchored:?}");
+        protected.wait_sync();
+        protected.stop();
+    }
+}

@@ -136,8 +136,11 @@ pub const DIRECTORIES_IN_MEMORY: usize = 7 << 12;
 pub const LISTED_AGAIN_MAX: u32 = 3;
 
 /// Directories that a copy has moved, kept in memory where the set has rules; with more of them what the rules
-/// leave out is moved aside everywhere. 2 MiB.
+/// leave out is moved aside everywhere. 3 MiB.
 pub const MOVED_DIRECTORIES_MAX: usize = 50_000;
+
+/// Bytes of the paths at which they were; of one whose path is not kept what the rules leave out is moved aside.
+pub const MOVED_PATHS_MAX: usize = 4 << 20;
 /// Objects below a directory that leaves a set, kept in memory while the index is read for their ids: 3 MiB.
 pub const LEAVING_IN_MEMORY: usize = 65_536;
 /// Rules of a set: each is tried for each name, on the source in the path of every change.
@@ -576,7 +579,7 @@ pub const CONTROL_ANSWER: Duration = Duration::from_secs(5);
 /// most: a look takes 2 µs where the inode is in memory, and some milliseconds where a disk turns.
 pub const WEIGHED_MAX: Duration = Duration::from_secs(5);
 
-/// The same, before such a copy begins, which it keeps waiting.
+/// The same, beside such a copy: what is owed is in memory twice for so long.
 pub const EXPECTED_MAX: Duration = Duration::from_millis(500);
 
 /// A target further behind than this is a warning for monitoring systems.

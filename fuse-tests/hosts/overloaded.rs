@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -50,12 +51,22 @@ fn verify(hosts: &Hosts, arguments: &[&str]) -> (i32, HashMap<String, usize>) {
     (code, kinds)
 }
 
+/// The damage takes names, and none of it an object: that is seen by the target itself, at any time, and what it
+/// sees is copied before it is compared.
+fn give_other_names(root: &Path) {
+    fs::create_dir(root.join("other")).expect("a directory");
+    for (number, taken) in ["many/77", "d5/inner/most/f0"].into_iter().enumerate() {
+        fs::hard_link(root.join(taken), root.join(format!("other/{number}"))).expect("a link");
+    }
+}
+
 /// Each answer waited for all that was queued by then, which was more each time: it never ended.
 #[test]
 fn a_verification_ends_although_more_is_written_than_goes() {
     let _alone = heavy();
     let mut hosts = Hosts::prepare();
     plant(&hosts.backing());
+    give_other_names(&hosts.backing());
     hosts.serve();
     hosts.pair();
     hosts.protect_with(&["--limit", LIMIT, "--queue-memory", "64M"]);

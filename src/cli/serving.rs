@@ -101,7 +101,10 @@ fn read_head(mut stream: &TcpStream) -> io::Result<Option<Vec<u8>>> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_read_timeout(Some(left))?;
-        let read = stream.read(&mut piece)?;
+        let read = match stream.read(&mut piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -237,8 +240,12 @@ mod tests {
         let mut answer = Vec::new();
         // A body that nobody has read makes the kernel reset the connection, after the answer.
         let mut piece = [0; 4096];
-        while let Ok(read @ 1..) = stream.read(&mut piece) {
-            answer.extend_from_slice(&piece[..read]);
+        loop {
+            match stream.read(&mut piece) {
+                Ok(read @ 1..) => answer.extend_from_slice(&piece[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => break,
+            }
         }
         String::from_utf8(answer).unwrap()
     }

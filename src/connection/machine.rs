@@ -59,9 +59,10 @@ pub enum Event {
     SetChanged {
         reason: String,
     },
-    /// A copy has brought the replica into line as of this position.
+    /// A copy of this kind, in words, has brought the replica into line as of this position.
     InLine {
         after: Position,
+        copy: &'static str,
     },
     /// What comes next would delete much of the replica: a person is asked.
     ManyDeletes {
@@ -237,7 +238,7 @@ impl Machine {
             }
             Event::OutOfLine { reason, jitter } => self.out_of_line(now, reason, jitter),
             Event::SetChanged { reason } => self.set_changed(now, &reason),
-            Event::InLine { after } => self.in_line(now, after),
+            Event::InLine { after, copy } => self.in_line(now, after, copy),
             Event::ManyDeletes { reason } => self.many_deletes(now, &reason),
             Event::QueueFull => self.queue_full(now),
             Event::HoldsUp { reason, jitter } => self.holds_up(now, reason, jitter),
@@ -515,7 +516,7 @@ impl Machine {
         }
     }
 
-    fn in_line(&mut self, now: Instant, after: Position) {
+    fn in_line(&mut self, now: Instant, after: Position, copy: &'static str) {
         let flow = match &self.state {
             State::Started(Link::Copying) => Flow::Send,
             State::Paused(Link::Copying) => Flow::Hold,
@@ -527,7 +528,7 @@ impl Machine {
             | State::Gone => return,
         };
         self.attempts = 0;
-        self.goto(now, started(Link::Streaming, flow), "in line after a copy by differences");
+        self.goto(now, started(Link::Streaming, flow), &format!("in line after {copy}"));
         self.stream(after, flow);
     }
 

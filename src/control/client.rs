@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clones::{ClonesRequest, ReplicaClones};
 use super::configuration::{ConfigurationReport, ReloadReport};
@@ -256,8 +256,19 @@ impl Client {
 
     /// Blocks until the daemon hangs up, `patience` at most; whether it did.
     pub fn wait_for_end(&mut self, patience: Duration) -> bool {
-        let timeout = self.reader.get_ref().set_read_timeout(Some(patience));
-        timeout.is_ok() && matches!(self.reader.fill_buf(), Ok([]))
+        let until = Instant::now() + patience;
+        loop {
+            // A time-out of nothing would be none at all.
+            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            if self.reader.get_ref().set_read_timeout(Some(left)).is_err() {
+                return false;
+            }
+            match self.reader.fill_buf() {
+                // A signal, or this process was stopped for a while: the kernel does not go on with a time-out.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                said => return matches!(said, Ok([])),
+            }
+        }
     }
 
     fn ask(&mut self, request: &Request, patience: Option<Duration>) -> Result<Response, ClientError> {

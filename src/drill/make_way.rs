@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::journal::{Journal, begun};
 use super::limits::{LEAVES_WITHIN, STOPS_WITHIN};
+use crate::sys::is_ready_within;
 
 /// Ends the drill that runs on this replica, whatever it is at, and gives its number. It is asked to clean up, later to
 /// leave out what commands it still has, and then killed: everything in it ends, and its clone is left for the
@@ -54,11 +54,5 @@ pub fn process((pid, since): (u32, u64)) -> io::Result<Option<OwnedFd>> {
 
 /// Whether it has, within that time.
 pub fn has_ended(process: &OwnedFd, within: Duration) -> io::Result<bool> {
-    let mut watched = [PollFd::new(process, PollFlags::IN)];
-    let time = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: within.subsec_nanos().into() };
-    match rustix::event::poll(&mut watched, Some(&time)) {
-        Ok(count) => Ok(count > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    is_ready_within(process, within)
 }

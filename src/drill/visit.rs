@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::pty::OpenptFlags;
@@ -29,6 +28,7 @@ use super::isolation::enter::{COMMAND, Entry};
 use super::journal::{Journal, begun};
 use super::limits::LOOKED_EVERY;
 use super::written;
+use crate::sys::is_ready_within;
 
 /// Where one drill is entered.
 pub struct Door {
@@ -227,8 +227,9 @@ fn relay(
         loop {
             // Before it is looked whether there is more: what was said before its end is said.
             let was_over = is_over.load(SeqCst);
-            match has_more(&from) {
+            match is_ready_within(&from, LOOKED_EVERY).unwrap_or(false) {
                 true => match from.read(&mut part) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     // A terminal without anybody behind it answers EIO.
                     Ok(0) | Err(_) => return,
                     Ok(count) => {
@@ -243,13 +244,6 @@ fn relay(
         }
     };
     std::thread::Builder::new().name("visit-out".into()).spawn(copy)
-}
-
-/// Within a moment.
-fn has_more(from: &File) -> bool {
-    let mut watched = [PollFd::new(from, PollFlags::IN)];
-    let time = Timespec { tv_sec: 0, tv_nsec: LOOKED_EVERY.as_nanos() as i64 };
-    matches!(rustix::event::poll(&mut watched, Some(&time)), Ok(count) if count > 0)
 }
 
 /// As large as the one outside, whenever that changes.

@@ -48,4 +48,4 @@ pub use place::{ListedFile, TreePath};
 pub use progress::{CopyProgress, ProgressSnapshot, Size};
 pub use report::{CopyReport, Wanted};
 pub use sink::{Entry, Gone, Slot, StampedSink};
-pub use weighed::{Expected, Weight};
+pub use weighed::{Expected, Weight, expect_beside};

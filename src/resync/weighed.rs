@@ -1,11 +1,12 @@
 //! How much of what is owed there is, without reading it.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::look::stat;
-use super::{Owed, OwedContent, OwedObject};
+use super::{CopyProgress, Owed, OwedContent, OwedObject};
 use crate::sys::open_by_handle;
 
 /// Bytes of a block as `stat(2)` counts them.
@@ -29,9 +30,27 @@ pub struct Expected {
     pub content: Weight,
 }
 
+/// Notes how much a copy of what is owed has to do, which does not wait for it: by its marks at once, and as
+/// [`Owed::weigh`] when that is over.
+pub fn expect_beside(
+    owed: Arc<Owed>,
+    root: BorrowedFd<'_>,
+    progress: Arc<CopyProgress>,
+    is_wanted: impl FnMut() -> bool + Send + 'static,
+) {
+    progress.expect(owed.expected(root, || false));
+    let begun = root.try_clone_to_owned().and_then(|root| {
+        let weigh = move || progress.expect(owed.expected(root.as_fd(), is_wanted));
+        std::thread::Builder::new().name("weigh".into()).spawn(weigh)
+    });
+    if let Err(error) = begun {
+        log::warn!("how much a copy has to do is known by its marks alone: {error}");
+    }
+}
+
 impl Owed {
     /// As [`Owed::weigh`].
-    pub fn expected(&self, root: BorrowedFd<'_>, is_wanted: impl FnMut() -> bool) -> Expected {
+    fn expected(&self, root: BorrowedFd<'_>, is_wanted: impl FnMut() -> bool) -> Expected {
         let files = self.objects.iter().filter(|object| object.content != OwedContent::No).count();
         let content = self.weigh(root, is_wanted);
         Expected { objects: self.objects.len() as u64, files: files as u64, content }
@@ -51,7 +70,6 @@ impl Owed {
 }
 
 fn looked_at(object: &OwedObject, root: BorrowedFd<'_>) -> Weight {
-    use std::os::fd::AsFd;
     let opened = open_by_handle(root, &object.handle, libc::O_PATH);
     let status = match opened.and_then(|fd| stat(fd.as_fd())) {
         Ok(status) => status,
@@ -100,9 +118,10 @@ mod tests {
     #![allow(clippy::single_range_in_vec_init)]
 
     use std::fs::{self, File};
-    use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
     use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::packet::ObjectId;
@@ -172,5 +191,26 @@ mod tests {
         assert_eq!(ranges.weigh(root.as_fd(), || false), Weight { at_least: 0, at_most: Some(REGION) });
         let grown = of(OwedContent::From(7, Vec::new()));
         assert_eq!(grown.weigh(root.as_fd(), || false), Weight { at_least: 0, at_most: None });
+    }
+
+    /// A copy waited for it, for half a second.
+    #[test]
+    fn nobody_waits_while_it_is_weighed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "ten bytes!").unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let owed = Owed { objects: vec![object(&dir.path().join("file"), OwedContent::From(0, Vec::new()))] };
+        let (begin, begins) = channel();
+        let progress = Arc::new(CopyProgress::new());
+        let is_wanted = move || begins.recv_timeout(Duration::from_secs(20)).is_ok();
+        expect_beside(Arc::new(owed), root.as_fd(), progress.clone(), is_wanted);
+        let expected = || progress.snapshot().expected.unwrap();
+        assert_eq!((expected().objects, expected().content.at_most), (1, None));
+        begin.send(()).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while expected().content != exactly(10) {
+            assert!(Instant::now() < until, "{:?}", expected());
+            std::thread::yield_now();
+        }
     }
 }

@@ -259,6 +259,16 @@ fn lines(connections: &[Arc<Connection>]) -> String {
     connections.iter().map(line).collect()
 }
 
+const MISSING: &str =
+    "waits before a copy for a person's word: much of what its target has is gone from the directory";
+
+fn word_on_missing(id: u32) -> String {
+    format!(
+        "`standin status` says how many files. `standin connection resume {id} --accept-deletes` has them go there, too, \
+         aside; where they were put back, `standin connection resume {id}` counts again."
+    )
+}
+
 fn not_now(id: u32, why: NotNow) -> Failure {
     let (what, next) = match why {
         NotNow::Stopped => ("is stopped".to_owned(), format!("`standin connection start {id}` starts it.")),
@@ -318,6 +328,7 @@ fn not_now(id: u32, why: NotNow) -> Failure {
                  lets them go; to keep the replica as it is, stop the protection."
             ),
         ),
+        NotNow::Missing => (MISSING.to_owned(), word_on_missing(id)),
         NotNow::Gone => {
             ("is not there any more".to_owned(), "`standin connection list` shows the rest.".into())
         }

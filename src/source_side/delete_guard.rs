@@ -50,7 +50,7 @@ struct State {
     counted: Sequence,
     /// A person lets all go up to here.
     accepted: Sequence,
-    /// And all that the next copy finds missing.
+    /// And what of that the next copy finds missing, which comes in its place.
     is_copy_accepted: bool,
     recent: Recent,
     asks: Option<Asked>,
@@ -204,12 +204,20 @@ impl DeleteGuard {
         self.state.lock().asks
     }
 
-    /// A person lets everything go up to here, and nothing that comes later.
+    /// A person lets everything go up to here, and nothing that comes later: before a copy what was counted, over a
+    /// restart too.
     pub fn accept(&self, upto: Sequence) {
         let mut state = self.state.lock();
-        if state.asks.take().is_some() {
-            (state.accepted, state.is_copy_accepted) = (upto, true);
-            (state.recent.gone, state.recent.gone_names) = (VecDeque::new(), 0);
+        match state.asks.take() {
+            Some(Asked { gone, of, by_copy: true, .. }) => {
+                let left = Some(of.saturating_sub(gone));
+                (state.names, state.noted) = (left, left);
+            }
+            Some(Asked { by_copy: false, .. }) => {
+                (state.accepted, state.is_copy_accepted) = (upto, true);
+                (state.recent.gone, state.recent.gone_names) = (VecDeque::new(), 0);
+            }
+            None => {}
         }
     }
 

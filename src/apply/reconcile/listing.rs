@@ -107,7 +107,7 @@ impl Session {
             let is_wanted = self.take_entry(replica, (chunk.dir, &file), &entry)?
                 || is_asked_for && entry.birth == Birth::Directory && self.directories.want(entry.object)?;
             if entry.birth == Birth::Directory {
-                self.ruled.is_in(chunk.dir, entry.object);
+                self.ruled.is_in(chunk.dir, (entry.object, &entry.name));
             }
             wanted.extend(is_wanted.then_some(entry.object));
         }

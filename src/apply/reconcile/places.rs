@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -114,12 +115,13 @@ impl Session {
         for _ in 0..3 {
             let Some((parent, old)) = find_parent(replica, id, found)? else { return Ok(false) };
             let before = self.time_of_listed(replica, &parent)?;
+            let from = if self.ruled.is_there() { self.was_at(replica, &parent, &old)? } else { None };
             guard::moving((&parent, old.as_bytes()), (dir, name.as_bytes()));
             match rustix::fs::renameat_with(&parent, c_name(&old), dir, c_name(name), RenameFlags::NOREPLACE)
             {
                 Ok(()) => {
                     replica.places_changed();
-                    self.ruled.has_moved(id);
+                    self.ruled.has_moved(id, from);
                     // Not what may fail: tried again, it would find the directory where it belongs.
                     before.into_iter().for_each(|(parent, mtime)| replica.keep_mtime(parent, mtime));
                     return Ok(true);
@@ -134,6 +136,25 @@ impl Session {
             }
         }
         Ok(false)
+    }
+
+    /// The path of a name in the replica when this copy began, from the root on; `None` where that is not known.
+    fn was_at(&self, replica: &Replica, dir: &File, name: &Name) -> Result<Option<Vec<u8>>, Fault> {
+        let Ok(path) = std::fs::read_link(proc_path(dir.as_fd())) else { return Ok(None) };
+        let (mut above, mut behind) =
+            (dir.try_clone().map_err(Fault::own("a directory"))?, vec![name.as_bytes()]);
+        for part in path.iter().rev() {
+            let Some(id) = self.id_of(replica, &above)? else { return Ok(None) };
+            let top = if id == self.root { Some(Some(&b""[..])) } else { self.ruled.was_at(id) };
+            if let Some(top) = top {
+                behind.extend(top);
+                behind.reverse();
+                return Ok(top.map(|_| behind.join(&b'/')));
+            }
+            behind.push(part.as_bytes());
+            above = open_parent(&above)?;
+        }
+        Ok(None)
     }
 
     /// What is known gets its flags back at rest, for it may have been shown. Anything else has none until then.

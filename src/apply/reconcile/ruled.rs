@@ -1,6 +1,7 @@
 //! Names that the rules of the set leave out: no listing shows them, and they are no orphans.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use rustix::fs::{AtFlags, FileType};
 
 use crate::apply::fault::Fault;
 use crate::apply::replica::{RULES, Replica};
-use crate::limits::MOVED_DIRECTORIES_MAX;
+use crate::limits::{MOVED_DIRECTORIES_MAX, MOVED_PATHS_MAX};
 use crate::packet::{LaneItem, Name, ObjectId, SetRule};
 use crate::sets::{DirRules, Matcher, Rules};
 use crate::store;
@@ -27,9 +28,18 @@ pub(super) struct Ruled {
     matcher: Option<Matcher>,
     /// What the rules say of the directory whose last chunk comes.
     within: Option<(ObjectId, DirRules)>,
-    /// Directories that came from elsewhere in this copy, and those in them: what the rules leave out there has
-    /// come with them, and goes.
-    moved: HashSet<ObjectId>,
+    /// Directories that came from elsewhere in this copy, and those in them.
+    moved: Moved,
+}
+
+/// What the rules leave out where a directory is now has come with it, and goes; what they left out where it was, too,
+/// stays.
+#[derive(Default)]
+struct Moved {
+    /// With the path from the root on at which it was before; `None` where that is not known, or is out of the set.
+    from: HashMap<ObjectId, Option<Box<[u8]>>>,
+    /// Of all paths, in bytes.
+    paths_len: usize,
 }
 
 impl Ruled {
@@ -81,28 +91,55 @@ impl Ruled {
         self.matcher.is_some()
     }
 
-    pub(super) fn has_moved(&mut self, dir: ObjectId) {
-        if self.is_there() && self.moved.len() < MOVED_DIRECTORIES_MAX {
-            self.moved.insert(dir);
+    /// A directory that was at this path when the copy began.
+    pub(super) fn has_moved(&mut self, dir: ObjectId, from: Option<Vec<u8>>) {
+        if self.is_there() {
+            self.moved.add(dir, from);
         }
     }
 
     /// A directory of a listing.
-    pub(super) fn is_in(&mut self, parent: ObjectId, dir: ObjectId) {
-        if self.moved.contains(&parent) {
-            self.has_moved(dir);
+    pub(super) fn is_in(&mut self, parent: ObjectId, (dir, name): (ObjectId, &Name)) {
+        if let Some(from) = self.was_at(parent) {
+            self.moved.add(dir, from.map(|from| [from, b"/", name.as_bytes()].concat()));
         }
+    }
+
+    /// Where a directory was that has come from elsewhere in this copy, as far as that is known; else `None`.
+    pub(super) fn was_at(&self, dir: ObjectId) -> Option<Option<&[u8]>> {
+        self.moved.from.get(&dir).map(Option::as_deref)
     }
 
     /// Whether a name in this directory is none of the set's.
     pub(super) fn leaves_out(&self, dir: ObjectId, file: &File, name: &Name) -> bool {
         let (Some(matcher), Some((within, rules))) = (&self.matcher, &self.within) else { return false };
-        let is_full = self.moved.len() >= MOVED_DIRECTORIES_MAX;
-        if *within != dir || is_full || self.moved.contains(&dir) {
+        if *within != dir || self.moved.is_full() {
             return false;
         }
-        let found = rustix::fs::statat(file, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
-        let is_directory = |mode| FileType::from_raw_mode(mode) == FileType::Directory;
-        found.is_ok_and(|found| !matcher.has(rules, name.as_bytes(), is_directory(found.st_mode)))
+        let Ok(found) = rustix::fs::statat(file, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) else {
+            return false;
+        };
+        let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+        let is_out = |rules: &DirRules| !matcher.has(rules, name.as_bytes(), is_directory);
+        let was_out = |from: &[u8]| matcher.directory(from).is_some_and(|rules| is_out(&rules));
+        is_out(rules) && self.was_at(dir).is_none_or(|from| from.is_some_and(was_out))
+    }
+}
+
+impl Moved {
+    fn is_full(&self) -> bool {
+        self.from.len() >= MOVED_DIRECTORIES_MAX
+    }
+
+    /// One that moves again was where it was first.
+    fn add(&mut self, dir: ObjectId, from: Option<Vec<u8>>) {
+        if self.is_full() {
+            return;
+        }
+        if let Entry::Vacant(entry) = self.from.entry(dir) {
+            let from = from.filter(|from| self.paths_len + from.len() <= MOVED_PATHS_MAX);
+            self.paths_len += from.as_ref().map_or(0, Vec::len);
+            entry.insert(from.map(Vec::into_boxed_slice));
+        }
     }
 }

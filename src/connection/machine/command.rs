@@ -34,6 +34,8 @@ pub enum NotNow {
     OutsideWindow,
     /// It is paused because of deletions that a person has to accept.
     Deletes,
+    /// It is paused because of files that are gone, before a copy.
+    Missing,
     Gone,
     /// A copy of a connection that is held back.
     Paused,

@@ -124,7 +124,7 @@ fn a_target_that_stays_away_is_one_error() {
     assert_eq!(machine.state().bits(), 8);
     machine.handle_event(due, empty());
     assert_eq!((machine.attempts(), machine.since(), machine.state().bits()), (20, due, 1));
-    machine.handle_event(due, Event::InLine { after: at(50) });
+    machine.handle_event(due, Event::InLine { after: at(50), copy: "a minicopy" });
     assert_eq!(machine.attempts(), 0);
 }
 

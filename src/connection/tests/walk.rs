@@ -155,7 +155,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
     let event = match random.below(16) {
         0..4 => Event::Up,
         4..8 => Event::Welcome { proof: proof(data, at(sequence)), held: held() },
-        8 | 9 => Event::InLine { after: at(sequence.max(40)) },
+        8 | 9 => Event::InLine { after: at(sequence.max(40)), copy: "a copy" },
         10 if random.below(6) == 0 => Event::OutOfLine { reason: "set aside".into(), jitter },
         10 => Event::Lost { reason: "cut".into(), jitter },
         11 if random.below(4) == 0 => Event::KeptOut { reason: "stood in for".into(), jitter },
@@ -175,7 +175,7 @@ fn happen(machine: &mut Machine, now: &mut Instant, random: &mut Random) -> Stri
     };
     let what = match &event {
         Event::Welcome { proof, .. } => format!("Welcome {:?} {}", proof.data, proof.applied.sequence),
-        Event::InLine { after } => format!("InLine {}", after.sequence),
+        Event::InLine { after, .. } => format!("InLine {}", after.sequence),
         other => format!("{other:?}"),
     };
     machine.handle_event(*now, event);

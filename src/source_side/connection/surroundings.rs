@@ -16,7 +16,7 @@ use crate::link::{LinkStats, Outgoing, Saved, SourceEvent, SourceLink, Waker};
 use crate::packet::{Features, Ids, LaneItem, ObjectId, SourceMessage, Timestamp};
 use crate::resync::{
     Answer, BlockOrder, CheckOrder, CopyError, CopyProgress, CopyReport, Gone, LiveCopy, Looks, NamesHad,
-    Owed, Pace, Search, TargetHad, WhatIsOwed,
+    Owed, Pace, Search, TargetHad, WhatIsOwed, expect_beside,
 };
 use crate::sets::Matcher;
 use crate::source_side::feed::{PacketFeed, StampedLane};
@@ -248,7 +248,8 @@ impl Surroundings for Around {
             let owed = owed.transpose()?;
             if let Some((owed, ..)) = &owed {
                 let until = Instant::now() + EXPECTED_MAX;
-                progress.expect(owed.expected(backing.as_fd(), || Instant::now() < until));
+                let is_wanted = move || Instant::now() < until;
+                expect_beside(owed.clone(), backing.as_fd(), progress.clone(), is_wanted);
             }
             let copy = LiveCopy::new(backing, volume, ids, since, sink, answers, progress)?;
             let copy = copy.suspecting(suspects).at_pace(pace).treating_orphans(orphans);

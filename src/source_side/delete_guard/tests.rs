@@ -280,7 +280,8 @@ fn about_so_many_names_are_known_in_the_next_run() {
     assert_eq!(next.noted(), Some(12_000));
 }
 
-/// Before a copy the names are counted; what a person accepts holds for the next copy, and no longer.
+/// Before a copy the names are counted; what a person accepts is what was counted, in the next run too, which asked
+/// again.
 #[test]
 fn what_is_gone_before_a_copy_is_asked_about_once() {
     let guard = DeleteGuard::new(DeleteLimit::Percent(50), Some(FILES), None);
@@ -292,9 +293,17 @@ fn what_is_gone_before_a_copy_is_asked_about_once() {
     // The next run counts again.
     assert_eq!(DeleteGuard::new(DeleteLimit::Percent(50), Some(FILES), Some(asked)).asks(), None);
     guard.accept(Sequence(7));
+    // Under a thousand that are left nobody is asked.
     assert_eq!((guard.asks(), guard.expects()), (None, None));
     guard.knows(FILES, Sequence(9));
     assert_eq!(guard.expects(), Some(expected));
+    let guard = DeleteGuard::new(DeleteLimit::Percent(5), Some(10_000), None);
+    guard.ask_of_copy(600, 10_000);
+    guard.accept(Sequence(7));
+    let left = NamesHad { names: 9_400, percent: 5 };
+    assert_eq!(guard.expects(), Some(left), "what goes later is asked about");
+    let next = DeleteGuard::new(DeleteLimit::Percent(5), guard.noted(), None);
+    assert_eq!(next.expects(), Some(left), "few are noted too");
     assert_eq!(DeleteGuard::new(DeleteLimit::Off, Some(FILES), None).expects(), None);
     assert_eq!(DeleteGuard::new(DeleteLimit::Percent(50), Some(900), None).expects(), None);
     assert_eq!(DeleteGuard::new(DeleteLimit::Percent(50), None, None).expects(), None);

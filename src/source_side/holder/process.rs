@@ -22,7 +22,7 @@ use crate::limits::{DAEMON_GONE_MAX, HOLDER_MESSAGE_PATIENCE, TAKEOVER_START_MAX
 use crate::preflight::Claim;
 use crate::privileges;
 use crate::signals::outlast_stops;
-use crate::sys::{peer_of, replace_descriptor};
+use crate::sys::{is_ready_within, peer_of, replace_descriptor};
 
 /// Holds what the daemon gives that is at the other end of standard input, until the mount is gone, nobody comes for
 /// it in time, or it is told to let go.
@@ -346,8 +346,7 @@ fn process_of(link: &OwnedFd) -> Option<OwnedFd> {
 
 /// Whether a process that has hung up is there still, and stays.
 fn lives_on(process: &OwnedFd) -> bool {
-    let max = Timespec { tv_sec: DAEMON_GONE_MAX.as_secs() as i64, tv_nsec: 0 };
-    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&max)).is_ok_and(|ended| ended == 0)
+    is_ready_within(process, DAEMON_GONE_MAX).is_ok_and(|has_ended| !has_ended)
 }
 
 /// To the log of the kernel, from where it goes to that of the system: the terminal, or the pipe, is the daemon's,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::copying::{Attempt, Copying, EndSaid};
 use super::super::surroundings::{FirstOwed, NetworkLink, OwedOrder, Surroundings, WalkOrder, Walked};
 use super::super::{Settings, Suspects};
-use super::{Driver, Trust};
+use super::{Driver, Trust, rung};
 use crate::clock;
 use crate::connection::{Copies, Event, Flow, Jitter};
 use crate::control::{AsideStatus, MirrorStatus, ResyncStatus};
@@ -285,6 +285,7 @@ impl<S: Surroundings> Driver<S> {
         let Some(attempt) = self.copy.attempt() else { return };
         let Some(EndSaid { applied, orphans, left_out, .. }) = attempt.complete() else { return };
         let (covers, progress, part) = (attempt.covers, attempt.progress(), attempt.part.take());
+        let copy = rung::copy_words(attempt.rung, attempt.searches);
         let covers = match part {
             None => self.settings.divergence.covered(covers, applied),
             Some(_) => covers,
@@ -331,7 +332,7 @@ impl<S: Surroundings> Driver<S> {
             report.copy_attempts = 0;
             report.covers = covers;
         });
-        self.happened(Event::InLine { after });
+        self.happened(Event::InLine { after, copy });
         self.tell_moment();
         self.note_health();
     }

@@ -64,6 +64,9 @@ impl<S: Surroundings> Driver<S> {
             let why = taken.unwrap_or_else(|| self.machine.reason().to_owned());
             return Foreseen { is_running: true, since: report.base, ..Foreseen::of(Some(rung), why) };
         }
+        if let Some(asked) = self.guard_asks().filter(|asked| asked.by_copy) {
+            return self.by_copy(report, &asked.to_string());
+        }
         let goes_on = report.heard || self.settings.goes_on;
         match self.machine.let_go() {
             None if self.left.is_some() => self.by_left(),

@@ -5,7 +5,7 @@ use super::super::checking::Checking;
 use super::super::surroundings::Surroundings;
 use super::Driver;
 use crate::clock;
-use crate::connection::{Command, NotNow};
+use crate::connection::{Command, NotNow, State};
 use crate::control::MirrorStatus;
 use crate::words::CopyMode;
 
@@ -13,6 +13,7 @@ impl<S: Surroundings> Driver<S> {
     /// Errors: why not; nothing has changed.
     pub(super) fn mirror(&mut self, command: MirrorCommand) -> Result<(), NotNow> {
         self.unpublished = true;
+        self.has_asked(&command)?;
         match command {
             command @ MirrorCommand::Start { .. } => self.start_mirror(command)?,
             MirrorCommand::Merge => self.merge()?,
@@ -42,6 +43,19 @@ impl<S: Surroundings> Driver<S> {
             }
         }
         Ok(())
+    }
+
+    /// Before a copy that a person is asked about no word on copies is theirs on that.
+    fn has_asked(&self, command: &MirrorCommand) -> Result<(), NotNow> {
+        let is_paused = matches!(self.machine.state(), State::Paused(_));
+        let is_on_it = match command {
+            MirrorCommand::Start { .. } | MirrorCommand::Merge | MirrorCommand::Pause => true,
+            MirrorCommand::Stop { .. } | MirrorCommand::Resume { .. } => false,
+        };
+        match self.guard_asks() {
+            Some(asked) if is_paused && is_on_it && asked.by_copy => Err(NotNow::Missing),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// As after a place that was lost, also of a replica that is good: by what decides it then.

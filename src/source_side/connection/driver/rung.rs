@@ -48,6 +48,19 @@ fn of(rung: Rung, why: String) -> ResyncStatus {
     ResyncStatus { rung, why, running, since, searched, packets, objects, bytes }
 }
 
+/// The copy that a target is brought into line by.
+pub(super) fn copy_words(rung: Rung, searches: bool) -> &'static str {
+    match rung {
+        Rung::Owed if searches => "a minicopy of what has changed, by change times",
+        Rung::Owed => "a minicopy of what has changed",
+        Rung::Differences => "a copy by differences",
+        Rung::Checksum => "a copy by checksums",
+        Rung::Full => "a copy of everything",
+        // Neither is a copy.
+        Rung::Nothing | Rung::Queue => "what is queued",
+    }
+}
+
 /// Nothing was ever there.
 pub(super) const NOTHING_YET: &str = "nothing was copied there yet";
 
