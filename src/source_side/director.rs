@@ -11,6 +11,7 @@
 
 mod handing;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -481,7 +482,15 @@ impl Director {
             .map_err(|error| io_failure("verifications have no thread", &error))?;
         self.ground.volume.watch_for_others();
         let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
-        self.ground.holder.iter().for_each(|holder| holder.serving(&options.directory));
+        if let Some(holder) = &self.ground.holder {
+            holder.serving(&options.directory);
+            let (view, under) = (self.ground.view.as_fd(), self.ground.under.as_fd());
+            if let Err(failure) =
+                holder.places(view, under, self.ground.volume.map().and_then(|map| map.memory()))
+            {
+                log::warn!("what is marked as changed does not outlive this daemon: {}", failure.what);
+            }
+        }
         let keeper = Keeper::begin(&self.ground)
             .map_err(|error| io_failure("the activity log has no thread", &error))?;
         let rounds = Rounds::begin(&self.ground, &serving, flusher, (writeback, keeper, planned));

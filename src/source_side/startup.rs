@@ -228,7 +228,8 @@ fn prepare(
     let (queue, keeper) = open_queue(&uncovered, origin, backlog.as_ref())?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
     let map = open_map(&options, queue.last(), holder.as_ref(), left);
-    if let Some(holder) = &holder {
+    // A version without marks that left the mount gets it back, if this one comes to nothing, with what it knows.
+    if let Some(holder) = holder.as_ref().filter(|_| left.is_none_or(|left| left.marks.is_some())) {
         holder.places(view.as_fd(), under.as_fd(), map.memory())?;
     }
     let volume = open_volume(&options, &backing, &queue, ids.clone(), (holder.as_ref(), map))?;
