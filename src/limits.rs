@@ -8,6 +8,7 @@ mod configuration;
 mod descriptors;
 mod disk_queue;
 mod holder;
+mod map;
 mod orphans;
 mod owners;
 mod questions;
@@ -20,6 +21,7 @@ pub use configuration::*;
 pub use descriptors::*;
 pub use disk_queue::*;
 pub use holder::*;
+pub use map::*;
 pub use orphans::*;
 pub use owners::*;
 pub use questions::*;
@@ -65,25 +67,6 @@ pub const FUSE_WRITE_LEN_MAX: u32 = 1 << 20;
 /// Of a longer lag every second one is enough, and so on: 800 KiB.
 pub const MOMENTS_MAX: usize = if cfg!(test) { 256 } else { 1 << 14 };
 
-/// What one bit of the map tells apart in a file, in bytes: a database page changed is a block sent, and a
-/// terabyte of changes are 2 MiB of bits.
-pub const MAP_REGION: u64 = if cfg!(test) { 1 << 9 } else { 64 << 10 };
-
-/// A generation of the map, in bytes: 131,072 slots, each for an object or for 4 MiB of a file that have
-/// changed since a target was last up to date.
-pub const MAP_SIZE: usize = if cfg!(test) { 1 << 16 } else { 8 << 20 };
-
-/// The least and the most of it: 1,024 slots, and what makes a generation cost a moment to begin.
-pub const MAP_SIZE_MIN: usize = 64 << 10;
-pub const MAP_SIZE_MAX: usize = 1 << 30;
-
-/// Generations that can be kept for the next daemon: one for each target that is away, and one for each daemon that
-/// was killed before every target was in line again. Where there are as many, the last one goes on.
-pub const MAP_GENERATIONS_MAX: usize = 32;
-
-/// Of those, what is left of daemons before: more of them, and what they have marked is found by change times.
-pub const MAP_LEFT_MAX: usize = 16;
-
 /// A copy of what changed is begun so often before one of everything is: a connection may be lost some times.
 pub const MINICOPY_ATTEMPTS_MAX: u32 = 8;
 
@@ -97,9 +80,6 @@ pub const BY_TIME_DIRECTORIES_MAX: usize = 4 << 20;
 /// How often what programs have moved meanwhile is searched. Each time what was moved within a shorter one:
 /// whoever is not done by then is moved faster than it is read.
 pub const BY_TIME_ROUNDS_MAX: u32 = 64;
-
-/// A change of more chunks (of 64 regions: 4 GiB) marks the file from there on: nobody waits for a loop.
-pub const MAP_RANGE_CHUNKS_MAX: u64 = 1024;
 
 /// How far the kernel reads ahead on a mount, at least, in KiB. Of 128 (the kernel's own), 256, 512,
 /// 1024, 2048: 1.8, 2.5, 2.3, 2.5, 2.7 GB/s from a disk image in memory; a page fault of a mapping reads

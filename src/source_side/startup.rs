@@ -228,10 +228,7 @@ fn prepare(
     let (queue, keeper) = open_queue(&uncovered, origin, backlog.as_ref())?;
     let ids = stand_in.as_ref().map_or_else(|| record.birth_epoch().into(), |stand_in| stand_in.ids.clone());
     let map = open_map(&options, queue.last(), holder.as_ref(), left);
-    // A version without marks that left the mount gets it back, if this one comes to nothing, with what it knows.
-    if let Some(holder) = holder.as_ref().filter(|_| left.is_none_or(|left| left.marks.is_some())) {
-        holder.places(view.as_fd(), under.as_fd(), map.memory())?;
-    }
+    tell_places(holder.as_ref(), left, (&view, &under, &map))?;
     let volume = open_volume(&options, &backing, &queue, ids.clone(), (holder.as_ref(), map))?;
     super::rules::begin(&options, &mut set.record, &volume)?;
     let durability = start_durability(&options, &queue, &volume)?;
@@ -381,6 +378,19 @@ fn open_map(options: &ProtectOptions, begins: Position, holder: Option<&Holder>,
             own()
         },
     )
+}
+
+/// A version without marks that left the mount gets it back, if this one comes to nothing, with what it knows: it is told
+/// when programs are served.
+fn tell_places(
+    holder: Option<&Holder>,
+    left: Option<&Left>,
+    (view, under, map): (&OwnedFd, &OwnedFd, &Map),
+) -> Result<(), Failure> {
+    match holder.filter(|_| left.is_none_or(|left| left.marks.is_some())) {
+        Some(holder) => holder.places(view.as_fd(), under.as_fd(), map.memory()),
+        None => Ok(()),
+    }
 }
 
 /// Gives what is in doubt on targets since a power loss, beside what change times tell.
