@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 use super::*;
-use crate::limits::MAP_GENERATIONS_MAX;
+use crate::limits::{MAP_GENERATIONS_MAX, MAP_LEFT_MAX};
 use crate::random::Random;
 
 fn id(inode: u64) -> ObjectId {
