@@ -120,3 +120,43 @@ fn what_was_accepted_is_not_asked_again_after_a_kill() {
         protected.stop();
     }
 }
+
+/// What a copy was to bring was said to be there, since no packet told it: also by an orderly stop, which noted that the
+/// target had it.
+#[test]
+fn while_it_is_asked_nobody_is_told_that_all_is_there() {
+    let mut protected = Protected::prepare(Setup::default());
+    for number in 0..FILES {
+        fs::write(file(&protected.backing, number), number.to_string()).expect("a file");
+    }
+    protected.start_again();
+    protected.wait_sync();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    protected.stop();
+    for number in 0..GONE {
+        fs::remove_file(file(&protected.backing, number)).expect("removed");
+    }
+    // As large and as old as before.
+    let (kept, text) = (file(&protected.backing, FILES - 1), "xxxx");
+    let modified = kept.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+    fs::write(&kept, text).expect("a write");
+    File::options().write(true).open(&kept).and_then(|file| file.set_modified(modified)).expect("a time");
+    for _ in 0..2 {
+        protected.start_at_once();
+        wait_until("asked", || connection(&protected)["state"] == "paused");
+        for more in [&[][..], &["--durable"]] {
+            let wait = output_within(standin(&protected.run).arg("wait-sync").args(more), COMMAND_MAX);
+            let said = describe(&wait);
+            assert!(wait.status.code() == Some(1) && said.contains("--accept-deletes"), "{said}");
+        }
+        protected.stop_incomplete_by(libc::SIGTERM);
+    }
+    protected.start_at_once();
+    wait_until("asked", || connection(&protected)["state"] == "paused");
+    accept(&protected);
+    protected.wait_in_line();
+    protected.wait_sync();
+    assert_eq!(fs::read_to_string(file(&protected.replica, FILES - 1)).expect("a file"), text);
+    protected.assert_in_sync();
+    protected.stop();
+}

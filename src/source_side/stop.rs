@@ -207,7 +207,11 @@ fn lacks_objects(report: &Report) -> Option<String> {
             Some("the copy to it was not complete, the replica is bad until the next one is".to_owned())
         }
         DataState::Empty => Some("nothing was copied to it".to_owned()),
-        DataState::Good => None,
+        // Its copy waits for a person's word: no packet tells what that was to bring.
+        DataState::Good => {
+            let asked = report.kept.asked.filter(|asked| asked.by_copy);
+            asked.map(|asked| format!("what has changed since it was in line is not there: {asked}"))
+        }
     }
 }
 

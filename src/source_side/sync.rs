@@ -119,7 +119,7 @@ pub fn flush_mapped(
 /// Whether a target has everything up to here.
 pub fn has(report: &Report, upto: Sequence, wait_for: WaitFor) -> bool {
     // What it had said to have is worth nothing where it lost its place, or is another one now.
-    let is_its_word = report.needs_copy.is_none() && report.refusal.is_none();
+    let is_its_word = report.needs_copy.is_none() && !report.lacks_copy && report.refusal.is_none();
     is_its_word && report.data == DataState::Good && reached(report, wait_for) >= upto
 }
 

@@ -177,6 +177,8 @@ pub struct Report {
     pub retry_at: Option<SystemTime>,
     /// Why the queue holds nothing for this target: it is brought into line by a copy.
     pub needs_copy: Option<String>,
+    /// What it has is as of an earlier run, or a copy waits for somebody's word: it may lack what no packet tells.
+    pub lacks_copy: bool,
     pub data: DataState,
     /// Why the target says that its data is bad, while packets flow.
     pub data_reason: String,
@@ -605,6 +607,7 @@ impl Report {
             attempts: 0,
             retry_at: None,
             needs_copy: None,
+            lacks_copy: false,
             data: DataState::Empty,
             data_reason: String::new(),
             aside: AsideStatus::default(),

@@ -55,6 +55,7 @@ impl<S: Surroundings> Driver<S> {
             report.retry_at = machine.poll_timeout().map(wall);
             report.begins_copy = machine.begins_copy();
             report.needs_copy = machine.let_go().map(str::to_owned);
+            report.lacks_copy = self.lacks_copy();
             report.streaming = machine.is_streaming();
             report.kept = self.kept();
             report.leaves = self.leaves_behind();

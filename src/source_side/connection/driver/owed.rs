@@ -150,6 +150,11 @@ impl Lacks {
 }
 
 impl<S: Surroundings> Driver<S> {
+    /// One waits to begin, or what the target has it had in an earlier run, and nothing has compared it since.
+    pub(in crate::source_side::connection) fn lacks_copy(&self) -> bool {
+        self.copy.is_awaited() || self.lacks.before.is_some()
+    }
+
     /// Errors: everything, and why.
     pub(super) fn owed(&self) -> Result<OwedOrder, Everything> {
         self.owed_to(self.lacks.proof.as_ref().ok_or(Everything::Unheard)?)
