@@ -150,9 +150,11 @@ impl Lacks {
 }
 
 impl<S: Surroundings> Driver<S> {
-    /// One waits to begin, or what the target has it had in an earlier run, and nothing has compared it since.
+    /// One waits to begin, or what the target has it had in an earlier run, and nothing has compared it since. A run that
+    /// goes on under another program follows the stream as before.
     pub(in crate::source_side::connection) fn lacks_copy(&self) -> bool {
-        self.copy.is_awaited() || self.lacks.before.is_some()
+        let is_asked = self.guard_asks().is_some_and(|asked| asked.by_copy);
+        self.copy.is_awaited() || is_asked || self.lacks.before.is_some() && !self.settings.goes_on
     }
 
     /// Errors: everything, and why.
