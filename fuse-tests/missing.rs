@@ -121,8 +121,7 @@ fn what_was_accepted_is_not_asked_again_after_a_kill() {
     }
 }
 
-/// What a copy was to bring was said to be there, since no packet told it: also by an orderly stop, which noted that the
-/// target had it.
+/// What a copy was to bring was said to be there, since no packet told it: also by an orderly stop.
 #[test]
 fn while_it_is_asked_nobody_is_told_that_all_is_there() {
     let mut protected = Protected::prepare(Setup::default());

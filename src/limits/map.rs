@@ -12,8 +12,8 @@ pub const MAP_SIZE: usize = if cfg!(test) { 1 << 16 } else { 8 << 20 };
 pub const MAP_SIZE_MIN: usize = 64 << 10;
 pub const MAP_SIZE_MAX: usize = 1 << 30;
 
-/// Generations that can be kept for the next daemon: one for each target that is away, and one for each daemon that
-/// was killed before every target was in line again. Where there are as many, the last one goes on.
+/// Generations that can be kept for the next daemon: one for each target that is away, and those of daemons that
+/// were killed before every target was in line again. Where there are as many, the last one goes on.
 pub const MAP_GENERATIONS_MAX: usize = 32;
 
 /// Of those, what is left of daemons before: more of them, and what they have marked is found by change times.

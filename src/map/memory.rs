@@ -10,8 +10,8 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
@@ -57,7 +57,7 @@ pub(super) struct Part {
     all: Arc<All>,
     number: usize,
     /// Nobody needs what is in it, once nobody reads it.
-    is_over: std::sync::atomic::AtomicBool,
+    is_over: AtomicBool,
 }
 
 impl Part {

@@ -156,12 +156,10 @@ fn threads_lose_no_mark() {
     }
 }
 
-/// What outlives its daemon: by run, what was marked behind which position.
+/// One daemon after the other, of which each change is marked and has the next position.
 struct Runs {
     map: Map,
     runs: Vec<Incarnation>,
-    /// Run, position, object.
-    marked: Vec<(Incarnation, Sequence, u64)>,
     last: Sequence,
 }
 
@@ -170,7 +168,7 @@ const KEPT: usize = 1 << 14;
 impl Runs {
     fn begin() -> Runs {
         let map = Map::kept(Kept::create(KEPT).unwrap(), KEPT, Incarnation(1), Sequence(0)).unwrap();
-        Runs { map, runs: vec![Incarnation(1)], marked: Vec::new(), last: Sequence(0) }
+        Runs { map, runs: vec![Incarnation(1)], last: Sequence(0) }
     }
 
     fn memory(&self) -> OwnedFd {
@@ -180,19 +178,18 @@ impl Runs {
     /// The daemon is killed, and another one begins: as the same run, or as the next.
     fn goes_on(self, run: u64, begins: Sequence) -> Runs {
         let kept = Kept::open(self.memory(), KEPT).unwrap();
-        let Runs { map, mut runs, marked, .. } = self;
+        let Runs { map, mut runs, .. } = self;
         drop(map);
         let run = Incarnation(run);
         if runs.last() != Some(&run) {
             runs.push(run);
         }
-        Runs { map: Map::kept(kept, KEPT, run, begins).unwrap(), runs, marked, last: begins }
+        Runs { map: Map::kept(kept, KEPT, run, begins).unwrap(), runs, last: begins }
     }
 
     fn change(&mut self, object: u64) {
         mark(&self.map, object, What::Itself);
         self.last = self.last.next();
-        self.marked.push((*self.runs.last().unwrap(), self.last, object));
     }
 
     fn left_since(&self, run: u64, has: u64) -> Option<BTreeSet<u64>> {

@@ -484,6 +484,7 @@ impl Director {
         let serving = mount.serve().map_err(|error| io_failure("the mount cannot be served", &error))?;
         if let Some(holder) = &self.ground.holder {
             holder.serving(&options.directory);
+            // Where the daemon before knew of no marks its holder is told of them only now (`startup::tell_places`).
             let (view, under) = (self.ground.view.as_fd(), self.ground.under.as_fd());
             if let Err(failure) =
                 holder.places(view, under, self.ground.volume.map().and_then(|map| map.memory()))

@@ -58,7 +58,7 @@ impl<S: Surroundings> Driver<S> {
         // It was none.
         self.update(|report| {
             (report.mirror, report.progress, report.resync) = (MirrorStatus::Stopped, None, None);
-            report.data = data;
+            (report.data, report.lacks_copy) = (data, true);
             report.copy_attempts = report.copy_attempts.saturating_sub(1);
         });
         self.happened(Event::ManyDeletes { reason: asked.to_string() });
