@@ -123,6 +123,12 @@ pub const MOVED_DIRECTORIES_MAX: usize = 50_000;
 pub const MOVED_PATHS_MAX: usize = 4 << 20;
 /// Objects below a directory that leaves a set, kept in memory while the index is read for their ids: 3 MiB.
 pub const LEAVING_IN_MEMORY: usize = 65_536;
+/// Objects that a source has told of before they get a name in its set, directories in limbo that were looked at, and
+/// directories that came into the set and wait for their listing: of more than these nothing is remembered, and more
+/// is looked at again, or asked for. 3 MiB.
+pub const STAGED_KNOWN_MAX: usize = 16_384;
+pub const BATCHES_KNOWN_MAX: usize = 16_384;
+pub const CAME_IN_MAX: usize = 16_384;
 /// Rules of a set: each is tried for each name, on the source in the path of every change.
 pub const SET_RULES_MAX: usize = 256;
 /// Bytes of the pattern of a rule.

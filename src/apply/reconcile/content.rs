@@ -205,6 +205,14 @@ impl Session {
         self.beside.drop_held(object);
     }
 
+    /// What is on the way of a file is not taken: all of it is to be asked for.
+    pub(super) fn comes_anew(&mut self, object: ObjectId) -> Result<(), Fault> {
+        self.close_open(object);
+        self.forget_compared(object);
+        self.uncall(object)?;
+        self.asked.forget(object)
+    }
+
     /// No content comes of a file that was asked for: the source cannot read it, or it is gone.
     pub(super) fn leave_content(&mut self, object: ObjectId) -> Result<(), Fault> {
         self.close_open(object);

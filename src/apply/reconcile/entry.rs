@@ -53,6 +53,7 @@ impl Session {
         if entry.object == self.root {
             return Err(Fault::Refused("the root directory inside itself"));
         }
+        self.look_again_if_out(replica, into, entry)?;
         let bound = replica.handle(entry.object)?;
         if let Some(bound) = bound
             && replica.pending_flags(entry.object).is_none()

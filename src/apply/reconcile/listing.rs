@@ -103,6 +103,7 @@ impl Session {
             }
             if entry.birth == Birth::Directory && !self.was_shown(replica, entry.object)? {
                 self.shown_in_walked(chunk.dir, entry.object)?;
+                self.outside.comes_with(chunk.dir, entry.object);
             }
             let is_wanted = self.take_entry(replica, (chunk.dir, &file), &entry)?
                 || is_asked_for && entry.birth == Birth::Directory && self.directories.want(entry.object)?;
@@ -225,6 +226,7 @@ impl Session {
         if listing.is_in_part {
             return self.directories.ends_in_part(listing.dir);
         }
+        self.outside.is_listed(listing.dir);
         self.incomplete.remove(listing.dir)?;
         self.directories.ends(listing.dir)
     }

@@ -44,6 +44,7 @@ mod lost;
 mod lying;
 mod names;
 mod orphans;
+mod outside;
 mod packets;
 mod part;
 mod places;
@@ -68,6 +69,7 @@ use self::content::OpenFile;
 use self::linked_out::LinkCounts;
 use self::listed::Directories;
 use self::listing::{Chunk, Listing};
+use self::outside::Outside;
 use self::removed::Removed;
 use self::ruled::Ruled;
 pub(super) use self::ruled::rules_kept;
@@ -167,6 +169,7 @@ struct Session {
     /// A packet has left something in its place that the source does not have.
     has_kept_in_place: bool,
     stayed: Stayed,
+    outside: Outside,
     removed: Removed,
     links: LinkCounts,
     /// Where the source has said what becomes of what it does not list.
@@ -474,6 +477,7 @@ impl Session {
             keeping: None,
             has_kept_in_place: false,
             stayed,
+            outside: Outside::default(),
             removed,
             links: LinkCounts::default(),
             orphans: None,

@@ -12,7 +12,6 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::Session;
-use super::end::is_below_root;
 use super::entry::{find_handle, is_born_as};
 use super::places::is_apart;
 use super::planted::{self, Planted};
@@ -91,9 +90,15 @@ impl Session {
             }
             // It is the source as of no moment.
             Op::Barrier { .. } => Ok(()),
-            Op::Stage { object, may_be_known, .. } => self.stage(replica, *object, *may_be_known),
-            Op::Unstage { .. } => Ok(()),
+            Op::Stage { object, may_be_known, birth, .. } => {
+                self.stage(replica, *object, (*may_be_known, birth))
+            }
+            Op::Unstage { object } => {
+                self.outside.stays_out(*object);
+                Ok(())
+            }
             Op::Place { object, at, dir_mtime, replaced } => {
+                self.comes_in(replica, *object)?;
                 let done = self.place_name(replica, at, *object, replaced.as_ref());
                 self.or_doubt(replica, &[at], gone, done)?;
                 self.set_time(replica, at.dir, *dir_mtime)
@@ -325,36 +330,6 @@ impl Session {
             }
         }
         self.set_name(replica, to, object)
-    }
-
-    /// A directory leaves the set: changes of what is below it are not told any more, so that nothing of it
-    /// may count as shown.
-    fn take_directory_out(
-        &mut self,
-        replica: &mut Replica,
-        at: &Entry,
-        object: ObjectId,
-    ) -> Result<(), Fault> {
-        if let Some(dir) = self.directory_of(replica, at)?
-            && let Some(living) = self.living(replica, object)?
-            && replica.name_holds(&dir, &at.name)? == Some(living)
-        {
-            self.untold(at)?;
-            let file = replica.object(object)?;
-            replica.each_left_below(&file, |replica, id| self.forget_all_of(replica, id))?;
-            replica.put_aside(&dir, &at.name)?;
-            replica.places_changed();
-        }
-        self.take_name(replica, at, object, 0)
-    }
-
-    /// Under its name it is listed once more: what is here of it is of a time when nobody told of it, unless
-    /// another name of it was in the set all along.
-    fn stage(&mut self, replica: &mut Replica, object: ObjectId, may_be_known: bool) -> Result<(), Fault> {
-        if may_be_known && self.is_seen(replica, object)? && is_below_root(replica, object)? {
-            return Ok(());
-        }
-        self.forget_all_of(replica, object)
     }
 
     /// A name holds an object that had none in the set, and nothing else any more.

@@ -53,6 +53,10 @@ pub enum Planted {
     LosesWhatIsLinked,
     /// A packet does not wait for content that came before it and is written beside.
     PassesWhatIsWritten,
+    /// What waits in limbo counts as shown, although nobody tells of it any more.
+    TrustsWhatWaits,
+    /// So does a file with several names that comes in with a directory.
+    TrustsALinkFromOutside,
 }
 
 #[cfg(test)]

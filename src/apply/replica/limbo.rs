@@ -2,11 +2,11 @@
 //! orphans, `LIMBO/orphans/SECONDS-BATCH/NAME`. Where each came from is noted for people
 //! ([`crate::apply::orphans`]).
 
+mod known;
 mod living;
 mod lost;
 mod parts;
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,7 +26,7 @@ use crate::apply::fault::Fault;
 use crate::apply::inode;
 use crate::clone::guard;
 use crate::failpoint;
-use crate::limits::{LEAVING_IN_MEMORY, LINKED_IN_MEMORY};
+use crate::limits::LINKED_IN_MEMORY;
 use crate::packet::{Name, ObjectId};
 use crate::store::random_u64;
 use crate::sys::FileHandle;
@@ -275,14 +275,9 @@ impl Replica {
         top: &File,
         mut visit: impl FnMut(&mut Replica, ObjectId) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let mut found = HashSet::new();
         let root = self.root().try_clone().map_err(Fault::system("root"))?;
         drop_living(&root, top, None, LINKED_IN_MEMORY)?;
-        below(&root, top, |_, _, fd, _| {
-            found.insert(FileHandle::of(fd.as_fd()).map_err(Fault::system("file handle"))?);
-            if found.len() == LEAVING_IN_MEMORY { self.visit_all(&mut found, &mut visit) } else { Ok(()) }
-        })?;
-        self.visit_all(&mut found, &mut visit)
+        self.each_known_below(top, |replica, id, _| visit(replica, id))
     }
 
     /// Visits every name below a directory.
@@ -294,24 +289,6 @@ impl Replica {
         below(self.root(), top, |_, _, fd, status| {
             visit(&FileHandle::of(fd.as_fd()).map_err(Fault::system("file handle"))?, &status)
         })
-    }
-
-    /// The index knows no way from an inode to its id: it is read once for many.
-    fn visit_all(
-        &mut self,
-        found: &mut HashSet<FileHandle>,
-        visit: &mut impl FnMut(&mut Replica, ObjectId) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        let mut ids = Vec::new();
-        if !found.is_empty() {
-            let each = |id, handle| {
-                ids.extend(found.contains(&handle).then_some(id));
-                Ok(())
-            };
-            self.index().for_each(each).map_err(Fault::own("object index"))?;
-        }
-        found.clear();
-        ids.into_iter().try_for_each(|id| visit(self, id))
     }
 }
 

@@ -210,7 +210,7 @@ impl Owed {
         if self.open.is_none()
             && let Some(due) = self.due.pop()
         {
-            let Some(dir) = origin.objects.get(&due.dir) else {
+            let Some(dir) = origin.in_the_set(due.dir) else {
                 self.push(now, LaneItem::NotListed { dir: id(due.dir) }, Vec::new());
                 return;
             };
@@ -226,7 +226,7 @@ impl Owed {
     fn list(&mut self, origin: &Origin, random: &mut Random, now: usize) {
         let Some(open) = &mut self.open else { return };
         let number = open.due.dir;
-        let Some(dir) = origin.objects.get(&number) else {
+        let Some(dir) = origin.in_the_set(number) else {
             self.open = None;
             self.push(now, LaneItem::NotListed { dir: id(number) }, Vec::new());
             return;

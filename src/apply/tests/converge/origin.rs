@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::super::*;
+use super::border::DirectoriesOut;
 use crate::packet::LINKS_UNKNOWN;
 use crate::random::Random;
 
 /// Bytes that are written at once.
 pub const REGION: usize = 700;
 const REGIONS: u64 = 4;
-const NAMES: u64 = 6;
-const OBJECTS_MAX: usize = 26;
+pub const NAMES: u64 = 6;
+pub const OBJECTS_MAX: usize = 26;
 
 pub const ROOT: u64 = 1;
 
@@ -61,7 +62,7 @@ pub struct Origin {
     /// Packets of this history; the first follows its origin.
     pub log: Vec<Frame>,
     start: Position,
-    next: u64,
+    pub next: u64,
     clock: i64,
     /// Two changes may have the same time.
     pub has_ticks: bool,
@@ -69,6 +70,8 @@ pub struct Origin {
     pub keeping: Option<Keeping>,
     /// Files leave the set by one of their names, and come back.
     pub has_border: bool,
+    /// What directories do at the border, where they cross it.
+    pub directories_out: Option<DirectoriesOut>,
 }
 
 impl Origin {
@@ -82,6 +85,7 @@ impl Origin {
             has_ticks: false,
             keeping: None,
             has_border: false,
+            directories_out: None,
         };
         let root = origin.new_object(Birth::Directory);
         origin.objects.insert(ROOT, root);
@@ -103,7 +107,7 @@ impl Origin {
         self.log.clear();
     }
 
-    fn new_object(&mut self, birth: Birth) -> Object {
+    pub fn new_object(&mut self, birth: Birth) -> Object {
         Object {
             birth,
             names: BTreeMap::new(),
@@ -118,12 +122,12 @@ impl Origin {
         }
     }
 
-    fn now(&mut self) -> Timestamp {
+    pub fn now(&mut self) -> Timestamp {
         self.clock += 1;
         Timestamp { seconds: self.clock, nanoseconds: 5 }
     }
 
-    fn say(&mut self, op: Op, payload: Vec<u8>) {
+    pub fn say(&mut self, op: Op, payload: Vec<u8>) {
         let frame = frame_after(&self.position(), &(op, payload));
         self.log.push(frame);
     }
@@ -132,7 +136,7 @@ impl Origin {
         Entry { dir: id(dir), name: name(name_) }
     }
 
-    fn touch(&mut self, dir: u64) -> Timestamp {
+    pub fn touch(&mut self, dir: u64) -> Timestamp {
         let now = self.now();
         self.objects.get_mut(&dir).unwrap().mtime = now;
         now
@@ -142,16 +146,16 @@ impl Origin {
         self.objects[&dir].names.get(name).copied()
     }
 
-    fn set(&mut self, dir: u64, name: &str, object: u64) {
+    pub fn set(&mut self, dir: u64, name: &str, object: u64) {
         self.objects.get_mut(&dir).unwrap().names.insert(name.into(), object);
     }
 
-    fn unset(&mut self, dir: u64, name: &str) -> u64 {
+    pub fn unset(&mut self, dir: u64, name: &str) -> u64 {
         self.objects.get_mut(&dir).unwrap().names.remove(name).unwrap()
     }
 
     /// A name of an object went; gives its link count.
-    fn drop_link(&mut self, object: u64) -> u32 {
+    pub fn drop_link(&mut self, object: u64) -> u32 {
         let there = self.objects.get_mut(&object).unwrap();
         there.links -= 1;
         let links = if there.is_directory() { 0 } else { there.links };
@@ -187,6 +191,7 @@ impl Origin {
         let object = self.unset(dir, name);
         let is_directory = self.objects[&object].is_directory();
         let links = self.drop_link(object);
+        let links = self.links_told(links);
         let (at, dir_mtime, object) = (Self::at(dir, name), self.touch(dir), id(object));
         let op = match (&self.keeping, is_directory) {
             (_, true) => Op::RemoveDirectory { at, dir_mtime, object },
@@ -230,7 +235,8 @@ impl Origin {
         let object = self.unset(from, old);
         let replaced = self.held(to, new).map(|replaced| {
             self.unset(to, new);
-            Replaced { object: id(replaced), links: self.drop_link(replaced) }
+            let links = self.drop_link(replaced);
+            Replaced { object: id(replaced), links: self.links_told(links) }
         });
         self.set(to, new, object);
         self.touch(from);
@@ -344,7 +350,7 @@ impl Origin {
         }
     }
 
-    fn is_below(&self, dir: u64, above: u64) -> bool {
+    pub fn is_below(&self, dir: u64, above: u64) -> bool {
         let mut at = dir;
         loop {
             if at == above {
@@ -360,13 +366,18 @@ impl Origin {
 
     /// One random change, or none where this one cannot be.
     pub fn change(&mut self, random: &mut Random) {
+        let inside = self.inside();
         let dirs: Vec<u64> = self.numbers(Object::is_directory);
+        let dirs: Vec<u64> = dirs.into_iter().filter(|dir| inside.contains(dir)).collect();
         let dir = *random.one_of(&dirs);
         let new = format!("n{}", random.below(NAMES));
         let names: Vec<(u64, String, u64)> = dirs
             .iter()
             .flat_map(|dir| self.objects[dir].names.iter().map(|(name, held)| (*dir, name.clone(), *held)))
             .collect();
+        if self.directories_out.is_some() && random.one_in(4) {
+            return self.directories_cross((dir, &new), &names, random);
+        }
         if self.has_border && random.one_in(8) {
             return self.cross_the_border((dir, &new), &names, random);
         }
