@@ -127,7 +127,7 @@ pub(crate) use mark::{Mark, Marks, Reached};
 #[cfg(test)]
 pub(crate) use notes::kept_bases;
 pub(crate) use remote::resolve;
-pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
+pub use restoring::{Believes, Orphans, RestoreOptions, Restored, Tally, restore};
 pub use served::{LastEnded, LastSeen, NotServed, not_served, take_out};
 pub use standing_in::{
     Following, Foreseen, KeptHistory, Seen, Taken, WouldWrite, check, foresee, keep, note_split_brain,
