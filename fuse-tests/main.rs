@@ -60,6 +60,7 @@ mod missing;
 mod mmap;
 mod monitors;
 mod mount_options;
+mod not_served;
 mod odd;
 mod offline;
 mod orders;

@@ -501,3 +501,57 @@ fn a_restoration_that_is_stopped_says_how_it_goes_on() {
     lost.restores(&[]);
     tree::assert_same(&lost.kept(), &lost.to);
 }
+
+/// Another content under the same size and time was never left alone, and everything was always sent.
+#[test]
+fn a_mode_says_what_of_a_file_that_is_there_is_believed() {
+    let lost = Lost::after(|root| {
+        fs::write(root.join("same"), "of the replica").expect("a file");
+        fs::write(root.join("other"), "of the replica").expect("a file");
+    });
+    let modified = fs::metadata(lost.kept().join("same")).expect("status");
+    let fill = || {
+        let _ = fs::remove_dir_all(&lost.to);
+        fs::create_dir(&lost.to).expect("a directory");
+        fs::write(lost.to.join("same"), "of this place!").expect("a file");
+        fs::write(lost.to.join("other"), "of another length").expect("a file");
+        let time = Timespec { tv_sec: modified.mtime(), tv_nsec: modified.mtime_nsec() };
+        let times = Timestamps { last_access: time, last_modification: time };
+        utimensat(CWD, lost.to.join("same"), &times, AtFlags::empty()).expect("a time");
+    };
+    let content = |name: &str| fs::read_to_string(lost.to.join(name)).unwrap_or_default();
+    fill();
+    for mode in ["checksum", "differences+checksum"] {
+        lost.refuses(&lost.to, &["--overwrite", "--mode", mode], &format!("--mode {mode} is not for it"));
+    }
+    assert_eq!(content("same") + &content("other"), "of this place!of another length", "nothing has begun");
+    lost.restores(&["--overwrite", "--mode", "differences"]);
+    assert_eq!(content("same") + &content("other"), "of this place!of the replica");
+    let record =
+        fs::read_to_string(lost.protected.state.join(lost.name()).join("set.json")).expect("a record");
+    assert!(record.contains("\"restored_from\": null"), "what was believed counts as proved: {record}");
+    fill();
+    lost.restores(&["--overwrite", "--mode", "full"]);
+    tree::assert_same(&lost.kept(), &lost.to);
+}
+
+/// By what the command itself says of it.
+#[test]
+fn a_rate_is_kept_to() {
+    const RATE: u64 = 1 << 20;
+    let lost = Lost::after(|root| {
+        for number in 0..6 {
+            fs::write(root.join(number.to_string()), vec![number; 512 << 10]).expect("a file");
+        }
+    });
+    let output = lost.restores(&["--rate", "1M", "--json"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let last: serde_json::Value = serde_json::from_str(said.lines().last().expect("a line")).expect("JSON");
+    let restored = &last["restored"];
+    let number = |name: &str| restored[name].as_u64().expect("a number");
+    assert_eq!(number("bytes_copied"), 3 << 20, "{restored}");
+    // The last file may have come at once.
+    let least = (number("bytes_copied") - (512 << 10)) * 1000 / RATE;
+    assert!(number("took_ms") >= least, "faster than its rate: {restored}");
+    tree::assert_same(&lost.kept(), &lost.to);
+}

@@ -54,7 +54,8 @@ fn the_page_follows_its_daemons() {
     protected.start_again();
     wait_until("it is back", || shown().contains("1 daemon: all is well"));
     protected.stop();
-    wait_until("none is there", || shown().contains("no daemon runs"));
+    wait_until("none is there", || shown().contains("0 daemons, 1 set not served: 1 with a warning"));
+    assert!(shown().contains("it was stopped in order"), "{}", shown());
     end(page);
 }
 

@@ -20,6 +20,19 @@ pub struct ServiceManager {
     status: String,
 }
 
+/// The unit that this process is, where one has started it: the innermost control group that is a service
+/// (cgroups(7), `/proc/PID/cgroup`).
+pub fn unit() -> Option<String> {
+    env::var_os("NOTIFY_SOCKET")?;
+    unit_in(&std::fs::read_to_string("/proc/self/cgroup").ok()?)
+}
+
+fn unit_in(groups: &str) -> Option<String> {
+    let paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let mut units = paths.flat_map(|path| path.rsplit('/')).filter(|part| part.ends_with(".service"));
+    units.next().map(str::to_owned)
+}
+
 impl ServiceManager {
     /// Of this process, as its environment says.
     pub fn of_process() -> ServiceManager {
@@ -110,6 +123,15 @@ mod tests {
         let mut buffer = [0; 4096];
         let len = socket.recv(&mut buffer).ok()?;
         Some(String::from_utf8_lossy(&buffer[..len]).into_owned())
+    }
+
+    #[test]
+    fn the_innermost_service_is_the_unit() {
+        let one = "0::/system.slice/system-standin.slice/standin@srv-web.service\n";
+        assert_eq!(unit_in(one).as_deref(), Some("standin@srv-web.service"));
+        let below = "1:name=systemd:/user.slice/user@0.service/app.slice/x.service/inner\n";
+        assert_eq!(unit_in(below).as_deref(), Some("x.service"));
+        assert_eq!(unit_in("0::/user.slice/session-1.scope\n"), None);
     }
 
     #[test]

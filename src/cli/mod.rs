@@ -49,7 +49,7 @@ pub mod verify;
 mod wait_sync;
 pub mod web;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
@@ -60,6 +60,9 @@ use args::{Cli, Command, Common};
 
 /// Where the sockets of the host's daemons are.
 const SYSTEM_RUN: &str = "/run/standin";
+
+/// Where they keep what is to stay.
+const SYSTEM_STATE: &str = "/var/lib/standin";
 
 /// Exit code of a command that could not work.
 const CANNOT: u8 = 2;
@@ -155,11 +158,17 @@ impl Common {
         if self.run.is_some() || has_sockets(&own) { own } else { PathBuf::from(SYSTEM_RUN) }
     }
 
+    /// Where the daemons that are asked have their state.
+    pub fn asked_state_dir(&self) -> PathBuf {
+        match &self.state {
+            None if self.asked_dir() == Path::new(SYSTEM_RUN) => PathBuf::from(SYSTEM_STATE),
+            Some(_) | None => self.state_dir(),
+        }
+    }
+
     /// Where identities and positions are.
     pub fn state_dir(&self) -> PathBuf {
-        self.state
-            .clone()
-            .unwrap_or_else(|| default_dir("/var/lib/standin", "XDG_STATE_HOME", ".local/state"))
+        self.state.clone().unwrap_or_else(|| default_dir(SYSTEM_STATE, "XDG_STATE_HOME", ".local/state"))
     }
 }
 

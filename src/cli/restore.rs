@@ -15,9 +15,9 @@ use crate::apply::Existing;
 use crate::control::Severity;
 use crate::failure::Failure;
 use crate::preflight::{MountTable, resolve};
-use crate::source_side::{Orphans, RestoreOptions, Restored, Tally, restore};
-use crate::units;
-use crate::words::{OwnedBy, Target};
+use crate::source_side::{Believes, Orphans, RestoreOptions, Restored, Tally, restore};
+use crate::units::{self, parse_size};
+use crate::words::{CopyMode, OwnedBy, Target};
 
 #[derive(Debug, Args)]
 pub struct Restore {
@@ -39,6 +39,13 @@ pub struct Restore {
     /// Bring back what DIR lacks, and files that are newer in the replica
     #[arg(long)]
     pub newer_only: bool,
+    /// What is brought of a file that is there and has the replica's name: full, its content in any case; differences,
+    /// where its size or modification time differ [default: full]
+    #[arg(long, value_enum, conflicts_with_all = ["missing_only", "newer_only"])]
+    pub mode: Option<CopyMode>,
+    /// Bytes of content a second at most, as in 10M
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub rate: Option<u64>,
     /// What becomes of names in DIR that the replica lacks [default: aside; with --missing-only and --newer-only
     /// they stay]
     #[arg(long, value_enum, value_name = "WHAT", conflicts_with_all = ["missing_only", "newer_only"])]
@@ -89,6 +96,7 @@ pub(super) fn run(common: &Common, args: Restore) -> Outcome {
 }
 
 fn options(common: &Common, args: Restore) -> Result<RestoreOptions, Failure> {
+    let believes = believes(args.mode)?;
     let mounts = MountTable::read().map_err(|error| lost(Path::new("/proc/self/mountinfo"), &error))?;
     let place = |path: &Path| resolve(path, &mounts).map_err(|error| lost(path, &error));
     let to = place(&args.to)?;
@@ -112,12 +120,28 @@ fn options(common: &Common, args: Restore) -> Result<RestoreOptions, Failure> {
         state: place(&common.state_dir())?,
         run: place(&common.run_dir())?,
         existing,
+        believes,
+        rate: args.rate,
         orphans,
         owners: args.owner,
         overwrite: args.overwrite,
         accept_bad_data: args.accept_bad_data,
         force: args.force,
     })
+}
+
+/// Errors: whoever reads a replica back is sent whole files, and compares no blocks.
+fn believes(mode: Option<CopyMode>) -> Result<Believes, Failure> {
+    match mode {
+        None | Some(CopyMode::Full) => Ok(Believes::Nothing),
+        Some(CopyMode::Differences) => Ok(Believes::SizeAndTime),
+        Some(mode @ (CopyMode::DifferencesChecksum | CopyMode::Checksum)) => Err(Failure::new(
+            format!("A restoration compares no blocks: --mode {mode} is not for it."),
+            "Nothing was restored.",
+            "--mode full brings the content of every file, whatever is there; --mode differences that of files whose size \
+             or modification time differ.",
+        )),
+    }
 }
 
 fn lost(path: &Path, error: &std::io::Error) -> Failure {
@@ -206,4 +230,20 @@ fn text(restored: &Restored) -> String {
         ),
     };
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_that_a_restoration_has_not_is_refused_by_name() {
+        assert_eq!(believes(None).unwrap(), Believes::Nothing);
+        assert_eq!(believes(Some(CopyMode::Full)).unwrap(), Believes::Nothing);
+        assert_eq!(believes(Some(CopyMode::Differences)).unwrap(), Believes::SizeAndTime);
+        for mode in [CopyMode::Checksum, CopyMode::DifferencesChecksum] {
+            let failure = believes(Some(mode)).unwrap_err();
+            assert!(failure.what.contains(&format!("--mode {mode} ")), "{failure}");
+        }
+    }
 }

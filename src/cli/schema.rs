@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::output::Printed;
 use super::resync::tests::foreseen;
 use super::status::Document;
+use super::status::not_served::{Absent, tests::sample};
 use crate::control::statistics_of;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
@@ -25,6 +26,7 @@ use crate::monitor::outage::Outage;
 use crate::monitor::plan::Need;
 use crate::monitor::shown::{Life, Monitored, Probed, Shown};
 use crate::packet::{CheckCounts, DataState, OrphanCounts, Sequence, WithheldCounts};
+use crate::source_side::LastEnded;
 use crate::words::{Compression, DiskQueueStats, DiskTrouble, Origin, QueueStats, VerifyMode};
 
 const STATUS_PAGE: &str = include_str!("../../docs/status-json.md");
@@ -118,7 +120,11 @@ fn printed(role: Role) -> Value {
         Role::Source(_) => (Vec::new(), vec![full_expected()]),
         Role::Target { .. } => (vec![full_monitored()], vec![full_expected()]),
     };
-    serde_json::to_value(Printed::new(Document::new(&full(role)).with(monitors, drills))).unwrap()
+    let absent =
+        Absent { not_served: vec![sample(LastEnded::Stopped)], not_served_unknown: Some("denied".into()) };
+    let status = full(role);
+    let document = Document::new(&status).with(monitors, drills).beside(absent);
+    serde_json::to_value(Printed::new(document)).unwrap()
 }
 
 fn full_expected() -> Expected {

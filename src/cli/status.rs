@@ -4,6 +4,7 @@ mod age;
 mod drills;
 mod history;
 mod monitors;
+pub(super) mod not_served;
 mod watch;
 mod words;
 
@@ -16,6 +17,7 @@ use self::age::age_lines;
 pub(super) use self::age::clock;
 use self::drills::{drill_lines, drills};
 use self::monitors::{monitor_lines, monitors};
+use self::not_served::Absent;
 pub(super) use self::words::{
     age, compression_words, data_short, data_word, label, limit_words, mirror_words, packets, progress_words,
     replica_word, said, schedule_words, state_word, verified_words,
@@ -34,6 +36,7 @@ use crate::drill::expected::Expected;
 use crate::events::Seen;
 use crate::failure::Failure;
 use crate::monitor::shown::Monitored;
+use crate::source_side::NotServed;
 use crate::units;
 
 /// Names of objects that are set aside, as many as a screen takes.
@@ -46,8 +49,14 @@ pub(super) fn run(common: &Common, args: &args::Status) -> Outcome {
     if args.history {
         return history::history(common, args);
     }
-    let status = find(common, args.set.as_deref()).map_err(|failure| covered(common, failure))?.status;
-    Ok(show(common, &status).exit_code())
+    let (set, absent) = (args.set.as_deref(), Absent::look(common));
+    match find(common, set) {
+        Ok(found) => Ok(show(common, &found.status, absent.beside(set)).exit_code()),
+        Err(failure) => match absent.instead(common, set) {
+            Some(absent) => Ok(not_served::show(common, absent).exit_code()),
+            None => Err(absent.told(covered(common, failure))),
+        },
+    }
 }
 
 /// No daemon says it of a directory that was handed over.
@@ -58,13 +67,16 @@ fn covered(common: &Common, failure: Failure) -> Failure {
 }
 
 /// Gives the worst of all that was shown.
-fn show(common: &Common, status: &Status) -> Severity {
-    let document = Document::new(status).with(monitors(common, status), drills(common, status));
+fn show(common: &Common, status: &Status, absent: Absent) -> Severity {
+    let document =
+        Document::new(status).with(monitors(common, status), drills(common, status)).beside(absent);
     let severity = document.severity;
     match common.json {
         true => output::json(&document),
         false => {
-            let beside = monitor_lines(&document.monitors) + &drill_lines(&document.drills);
+            let beside = monitor_lines(&document.monitors)
+                + &drill_lines(&document.drills)
+                + &document.absent.lines(status.now_unix_ms);
             output::text(&format!("{}{beside}", text(status)));
         }
     }
@@ -88,6 +100,8 @@ pub(super) struct Document<'a> {
     /// Drills of the replicas on this host that are expected to pass now and then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     drills: Vec<Expected>,
+    #[serde(flatten)]
+    absent: Absent,
 }
 
 impl Document<'_> {
@@ -101,26 +115,32 @@ impl Document<'_> {
             state_bits: status.source().map(SourceStatus::state_bits),
             monitors: Vec::new(),
             drills: Vec::new(),
+            absent: Absent::default(),
         }
     }
 
     pub(super) fn with(mut self, monitors: Vec<Monitored>, drills: Vec<Expected>) -> Self {
-        let seen = drills.iter().filter_map(Expected::seen);
-        self.findings.extend(seen.map(|Seen { severity, code, text, about }| Finding {
-            severity,
-            code,
-            text,
-            about,
-        }));
-        let worst = monitors
-            .iter()
-            .map(Monitored::severity)
-            .chain(self.findings.iter().map(|one| one.severity))
-            .max();
-        self.severity = worst.map_or(self.severity, |worst| worst.max(self.severity));
-        self.exit_code = self.severity.exit_code();
+        self.find(drills.iter().filter_map(Expected::seen));
+        self.is_at_least(monitors.iter().map(Monitored::severity).max());
         (self.monitors, self.drills) = (monitors, drills);
         self
+    }
+
+    /// With sets that no daemon serves.
+    pub(super) fn beside(mut self, absent: Absent) -> Self {
+        self.find(absent.not_served.iter().map(NotServed::seen));
+        self.absent = absent;
+        self
+    }
+
+    fn find(&mut self, seen: impl Iterator<Item = Seen>) {
+        self.findings.extend(seen.map(not_served::finding));
+        self.is_at_least(self.findings.iter().map(|one| one.severity).max());
+    }
+
+    fn is_at_least(&mut self, severity: Option<Severity>) {
+        self.severity = self.severity.max(severity.unwrap_or(Severity::Ok));
+        self.exit_code = self.severity.exit_code();
     }
 }
 

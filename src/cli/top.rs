@@ -55,7 +55,7 @@ pub(super) fn run(common: &Common, args: &args::Top) -> Outcome {
     }
     let (told, stops) = bounded(1);
     stop_signals().and_then(|signals| signals.forward(move || told.send(()).is_ok())).map_err(cannot)?;
-    let host = Host::start(run).map_err(cannot)?;
+    let host = Host::start(common).map_err(cannot)?;
     let screen = Screen::new(args.ascii || !speaks_unicode(), args.no_color || has_no_color());
     // From here on a panic, too, gives the terminal back.
     let mut terminal = ratatui::try_init().map_err(cannot)?;

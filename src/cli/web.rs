@@ -58,7 +58,7 @@ pub(super) fn run(common: &Common, args: &Web) -> Outcome {
         Failure::new(what, UNTOUCHED, "Ask as root, or name another run directory with --run.")
     })?;
     let key = Key::of(&common.state_dir().join(".web"), args.new_key)?;
-    let host = Host::start(run).map_err(|error| {
+    let host = Host::start(common).map_err(|error| {
         Failure::new(format!("Nobody can ask the daemons: {error}."), UNTOUCHED, "Try again.")
     })?;
     let listened = listener.local_addr().unwrap_or(args.listen);

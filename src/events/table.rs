@@ -196,6 +196,8 @@ codes! {
         "Run it, and see why nothing does: `systemctl list-timers`, `standin drill list`."
     DrillFailed "drill_failed" State "a drill that is expected to pass has failed the last time"
         "`standin drill report` says what failed."
+    SetNotServed "set_not_served" State "a set of this host is served by no daemon: it was stopped, or its daemon was killed"
+        "Start it as before, or `standin set delete SET` where nobody is to serve it; `standin status` has the command."
     EventsLost "events_lost" Moment "more has happened than a daemon keeps: some events were not heard"
         "`standin status` says how it is now."
     EventsSummed "events_summed" Moment "more events than hooks are called for: they come in one call"

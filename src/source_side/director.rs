@@ -38,6 +38,7 @@ use super::recorder::Recorder;
 use super::rounds::{Rounds, note_what_has_come, targets_keep_something};
 use super::rules;
 use super::schedule::PlannedChecks;
+use super::served::{Book, How};
 use super::start::{Mounted, Start};
 use super::startup::io_failure;
 use super::stop::{Busy, Drain, Drained, Unmount};
@@ -494,7 +495,9 @@ impl Director {
         }
         let keeper = Keeper::begin(&self.ground)
             .map_err(|error| io_failure("the activity log has no thread", &error))?;
-        let rounds = Rounds::begin(&self.ground, &serving, flusher, (writeback, keeper, planned));
+        let book = Book::begin(&self.ground, &self.board)
+            .map_err(|error| io_failure("how the set is served is noted by no thread", &error))?;
+        let rounds = Rounds::begin(&self.ground, &serving, flusher, (writeback, keeper, planned, book));
         Ok((serving, rounds))
     }
 
@@ -544,7 +547,7 @@ impl Director {
         Life::Draining { ending, rounds, haste, hasty: Vec::new() }
     }
 
-    fn end(&mut self, ending: Ending, rounds: Rounds, drained: Drained) -> Life {
+    fn end(&mut self, ending: Ending, mut rounds: Rounds, drained: Drained) -> Life {
         let Drained { report, ended, mark, disk, left } = drained;
         if let Some(why) = self.ground.volume.divergence().uncaptured() {
             self.recorder.note_divergence(&why);
@@ -566,6 +569,11 @@ impl Director {
         if self.recorder.record().left.is_none() {
             self.ground.queue.leave_nothing();
         }
+        let how = match ending {
+            Ending::Stopped(_) => How::Stopped,
+            Ending::UnmountedByOthers => How::Unmounted,
+        };
+        rounds.close_book(how, &report);
         let outcome = match ending {
             Ending::Stopped(stop) => {
                 stop.asker.into_iter().for_each(|asker| asker.give(Ok(report.clone())));

@@ -28,6 +28,7 @@
 //! | | `foreseeing` | what a resynchronisation of each target would take |
 //! | | `verifying` | comparing a replica with the directory, for whoever asks |
 //! | | `schedule/` | comparing when it is time for it |
+//! | | `served/` | what is kept for whoever finds that nobody serves the set |
 //! | | `board`, `ground`, `hands` | what is posted; what never changes; what takes long |
 //! | | `rounds` | what is looked after now and then, with `mount_watch`, `mount_options`, `notes` |
 //! | | `record`, `kept`, `recorder` | what is kept on disk about the set, and of each connection; the thread that puts it there |
@@ -90,6 +91,7 @@ mod roles;
 mod rounds;
 mod rules;
 mod schedule;
+mod served;
 mod settling;
 mod standing_in;
 mod start;
@@ -125,7 +127,8 @@ pub(crate) use mark::{Mark, Marks, Reached};
 #[cfg(test)]
 pub(crate) use notes::kept_bases;
 pub(crate) use remote::resolve;
-pub use restoring::{Orphans, RestoreOptions, Restored, Tally, restore};
+pub use restoring::{Believes, Orphans, RestoreOptions, Restored, Tally, restore};
+pub use served::{LastEnded, LastSeen, NotServed, not_served, take_out};
 pub use standing_in::{
     Following, Foreseen, KeptHistory, Seen, Taken, WouldWrite, check, foresee, keep, note_split_brain,
     note_taken_over,

@@ -18,7 +18,7 @@ use crate::activity::{Found as LeftLog, Known as LeftHot};
 use crate::connection::Wish;
 use crate::control::unix_ms;
 use crate::limits::RUNS_KEPT;
-use crate::locked::Locked;
+use crate::locked::{LOOKED_FOR, Locked};
 use crate::packet::{Epoch, History, Incarnation, Position, Sequence, SetId};
 use crate::place::Place;
 use crate::sets::Rules;
@@ -587,7 +587,7 @@ impl Restoring {
 
 fn lock(dir: &Path) -> Result<Locked, StateError> {
     store::own_directory(dir, 0o700, store::Symlink::Own)?;
-    Locked::now(File::create(dir.join("lock"))?)?.ok_or(StateError::InUse)
+    Locked::within(File::create(dir.join("lock"))?, LOOKED_FOR)?.ok_or(StateError::InUse)
 }
 
 /// A record for a directory that is protected for the first time here. Where it says whose it is,

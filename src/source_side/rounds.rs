@@ -19,7 +19,9 @@ use super::notes::SyncNotes;
 use super::recorder::Recorder;
 use super::rules;
 use super::schedule::PlannedChecks;
+use super::served::{Book, How};
 use super::writeback::WritebackWatch;
+use crate::control::StopReport;
 use crate::intercept::Serving;
 use crate::limits::{BACKLOG_GIVEN_BACK, BACKLOG_SETTLES};
 use crate::packet::DataState;
@@ -44,6 +46,7 @@ pub struct Rounds {
     _writeback: WritebackWatch,
     _keeper: Option<Keeper>,
     pub _planned: PlannedChecks,
+    book: Option<Book>,
     clock: ClockWatch,
     /// What was noted by the clock before is being forgotten.
     forgetting: Option<Receiver<()>>,
@@ -66,7 +69,7 @@ impl Rounds {
         ground: &Ground,
         serving: &Serving,
         flusher: Flusher,
-        (writeback, keeper, planned): (WritebackWatch, Option<Keeper>, PlannedChecks),
+        (writeback, keeper, planned, book): (WritebackWatch, Option<Keeper>, PlannedChecks, Book),
     ) -> Rounds {
         let directory = &ground.options.directory;
         Rounds {
@@ -76,6 +79,7 @@ impl Rounds {
             _writeback: writeback,
             _keeper: keeper,
             _planned: planned,
+            book: Some(book),
             clock: ClockWatch::begin(),
             forgetting: None,
             notes: SyncNotes::default(),
@@ -86,6 +90,11 @@ impl Rounds {
             backlog: 0,
             emptied: None,
         }
+    }
+
+    /// The protection has ended, in order.
+    pub fn close_book(&mut self, how: How, report: &StopReport) {
+        self.book.take().into_iter().for_each(|book| book.close(how, report));
     }
 
     /// What there is to look after whether the mount is still there or not.

@@ -53,7 +53,8 @@ pub enum SetCommand {
     Export { name: String },
     /// Write the file of a set from another one; - is standard input
     Import { name: String, file: PathBuf },
-    /// Take the file of a set away: then everything belongs to it
+    /// Take the file of a set away: then everything belongs to it. A set that no daemon serves is not missed any more
+    /// (`standin status`) until one does
     Delete { name: String },
     /// Count what of a directory belongs to a set, and what does not
     Size {

@@ -11,6 +11,7 @@ use crate::control::{
     Role, SourceStatus, Status, TargetKind, TargetStatus,
 };
 use crate::packet::DataState;
+use crate::source_side::NotServed;
 use crate::words::Target;
 
 /// Letters of a connection's UUID that commands take for it.
@@ -36,6 +37,9 @@ const fn counter<T>(name: &'static str, help: &'static str, samples: fn(&T) -> V
 }
 
 const UP: (&str, &str) = ("standin_up", "Whether the daemon answers; 0 for one that was killed or hangs.");
+
+const NOT_SERVED: (&str, &str) =
+    ("standin_set_not_served", "1: the set was served, and no daemon does (label `ended`: how that ended).");
 
 const OF_DAEMON: &[Metric<Status>] = &[
     gauge("standin_info", "Always 1: the version of the daemon.", |status| {
@@ -293,8 +297,9 @@ const OF_REPLICA: &[Metric<ReplicaStatus>] = &[
 
 const DATA: [DataState; 3] = [DataState::Empty, DataState::Good, DataState::Bad];
 
-/// All that the daemons of a run directory say of themselves; families without a sample are not there.
-pub(super) fn families(daemons: &[Daemon]) -> Vec<Family> {
+/// All that the daemons of a run directory say of themselves, and sets that none serves; families without a sample are
+/// not there.
+pub(super) fn families(daemons: &[Daemon], absent: &[NotServed]) -> Vec<Family> {
     let answers: Vec<&Status> = daemons.iter().filter_map(status_of).collect();
     let sources = || answers.iter().filter_map(|status| Some((daemon_label(status), status.source()?)));
     let connections = || {
@@ -308,7 +313,7 @@ pub(super) fn families(daemons: &[Daemon]) -> Vec<Family> {
         let labels = move |replica: &ReplicaStatus| vec![daemon.clone(), ("set", replica.name.clone())];
         target.replicas.iter().map(move |replica| (labels(replica), replica))
     });
-    let mut found = vec![up(daemons)];
+    let mut found = vec![up(daemons), not_served(absent)];
     let statuses = answers.iter().map(|status| (daemon_labels(status), *status));
     found.extend(of_all(OF_DAEMON, statuses));
     found.extend(of_all(OF_SOURCE, sources().map(|(daemon, source)| (vec![daemon], source))));
@@ -342,6 +347,15 @@ fn up(daemons: &[Daemon]) -> Family {
     };
     let (name, help) = UP;
     Family { name, kind: Kind::Gauge, help, samples: daemons.iter().map(sample).collect() }
+}
+
+fn not_served(absent: &[NotServed]) -> Family {
+    let sample = |one: &NotServed| Sample {
+        labels: vec![("set", one.name.clone()), ("ended", word(&one.ended))],
+        value: 1.0,
+    };
+    let (name, help) = NOT_SERVED;
+    Family { name, kind: Kind::Gauge, help, samples: absent.iter().map(sample).collect() }
 }
 
 fn of_all<'a, T: 'a>(
@@ -421,7 +435,10 @@ pub(super) fn names() -> Vec<(&'static str, Kind)> {
     fn of<T>(metrics: &[Metric<T>]) -> impl Iterator<Item = (&'static str, Kind)> {
         metrics.iter().map(|metric| (metric.name, metric.kind))
     }
-    let all = [(UP.0, Kind::Gauge)].into_iter().chain(of(OF_DAEMON)).chain(of(OF_SOURCE));
+    let all = [(UP.0, Kind::Gauge), (NOT_SERVED.0, Kind::Gauge)]
+        .into_iter()
+        .chain(of(OF_DAEMON))
+        .chain(of(OF_SOURCE));
     let all = all.chain(of(OF_CONNECTION)).chain(of(OF_REPLICATING));
     all.chain(of(OF_TARGET)).chain(of(OF_REPLICA)).collect()
 }

@@ -16,6 +16,7 @@ use self::families::families;
 use self::text::{Family, exposition};
 use super::args::Common;
 use super::serving::{Asked, Said, listen_here, refusal, serve};
+use super::status::not_served::Absent;
 use super::{Outcome, find, output};
 use crate::failure::Failure;
 use crate::store;
@@ -47,7 +48,7 @@ pub(super) fn run(common: &Common, args: &Metrics) -> Outcome {
 }
 
 fn ask(common: &Common) -> Result<Vec<Family>, Failure> {
-    Ok(families(&find::all(&common.asked_dir())?))
+    Ok(families(&find::all(&common.asked_dir())?, &Absent::look(common).not_served))
 }
 
 /// Where another user's collector reads it.

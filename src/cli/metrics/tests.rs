@@ -2,11 +2,13 @@ use std::collections::BTreeSet;
 
 use super::families::{families, names};
 use super::text::{Family, Kind, exposition};
+use crate::cli::status::not_served::tests::sample;
 use crate::control::tests::{sample_connection, sample_source, sample_status};
 use crate::control::{
     Answer, ConnectionStatus, Daemon, Lag, Role, SourceStatus, Status, TargetKind, TargetStatus,
 };
 use crate::packet::DataState;
+use crate::source_side::LastEnded;
 
 const PAGE: &str = include_str!("../../../docs/monitoring.md");
 const RULES: &str = include_str!("../../../packaging/prometheus/standin.rules.yml");
@@ -21,7 +23,7 @@ fn source(connection: ConnectionStatus) -> Daemon {
 }
 
 fn lines(daemons: &[Daemon]) -> Vec<String> {
-    exposition(&families(daemons)).lines().map(str::to_owned).collect()
+    exposition(&families(daemons, &[])).lines().map(str::to_owned).collect()
 }
 
 fn of<'a>(lines: &'a [String], name: &str) -> Vec<&'a str> {
@@ -129,8 +131,16 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn a_set_that_no_daemon_serves_is_a_sample() {
+    let absent = [sample(LastEnded::Killed)];
+    let text = exposition(&families(&[], &absent));
+    assert!(text.contains(r#"standin_set_not_served{set="web",ended="killed"} 1"#), "{text}");
+    assert!(!exposition(&families(&[source(sample_connection())], &[])).contains("not_served"));
+}
+
+#[test]
 fn as_json_every_sample_has_its_labels() {
-    let families: Vec<Family> = families(&[source(sample_connection())]);
+    let families: Vec<Family> = families(&[source(sample_connection())], &[]);
     let value = serde_json::to_value(&families).unwrap();
     let up = value.as_array().unwrap().iter().find(|family| family["name"] == "standin_up").unwrap();
     assert_eq!(up["type"], "gauge");

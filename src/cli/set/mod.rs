@@ -15,6 +15,7 @@ use super::{Outcome, config, output};
 use crate::control::{Client, ClientError, RulesReport};
 use crate::failure::Failure;
 use crate::sets::{Changing, Matcher, Rule, SetError, Sets};
+use crate::source_side::take_out;
 use crate::units;
 use crate::words::{Deletes, socket_path};
 
@@ -267,11 +268,28 @@ impl Here<'_> {
         let _changing = self.lock()?;
         self.must_not_run(name)?;
         let path = self.sets.path(name).map_err(|error| failed(&error))?;
-        if !self.sets.remove(name).map_err(|error| failed(&error))? {
-            return self.existing(name).map(|_| 0);
-        }
-        let text = "deleted: everything belongs to the set from its next start on.";
-        self.say(&path, json!({ "name": name, "deleted": true }), text)
+        let is_deleted = self.sets.remove(name).map_err(|error| failed(&error))?;
+        let state = self.common.state_dir();
+        let is_taken_out = take_out(&state, name).map_err(|error| {
+            let what =
+                format!("What is known of '{name}' in {} cannot be changed: {error}.", state.display());
+            let done = if is_deleted { "The file of the set is deleted." } else { UNTOUCHED };
+            Failure::new(what, done, format!("Mend this, then again: standin set delete {name}"))
+        })?;
+        let text = match (is_deleted, is_taken_out) {
+            (false, false) => return self.existing(name).map(|_| 0),
+            (true, false) => "deleted: everything belongs to the set from its next start on.",
+            (true, true) => {
+                "deleted, and `standin status` does not miss the set any more: everything belongs to it from its next \
+                 start on."
+            }
+            (false, true) => {
+                "there is no such file; `standin status` does not miss the set any more. What is known of its targets \
+                 stays, for a next start."
+            }
+        };
+        let json = json!({ "name": name, "deleted": is_deleted, "taken_out": is_taken_out });
+        self.say(&path, json, text)
     }
 
     fn say(&self, path: &Path, json: serde_json::Value, text: &str) -> Outcome {

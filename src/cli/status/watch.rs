@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{bounded, select};
 
+use super::not_served::Absent;
 use super::words::{label, state_word};
 use super::{age, show, text};
 use crate::cli::args::{self, Common};
@@ -45,7 +46,7 @@ pub(super) fn watch(common: &Common, args: &args::Status) -> Outcome {
     let screen = is_screen.then(Screen::enter);
     loop {
         match (&answer, &screen) {
-            (Ok(status), None) if common.json => _ = show(common, status),
+            (Ok(status), None) if common.json => _ = show(common, status, Absent::default()),
             (Err(failure), None) if common.json => output::failure(failure, true),
             (Ok(status), None) => output::text(&line(status)),
             (Err(failure), None) => output::text(&format!("{}  {}", now(), failure.what)),

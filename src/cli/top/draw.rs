@@ -213,6 +213,7 @@ impl Page<'_> {
             What::Daemon(Some(status)) => format!("standin {}, pid {}", status.version, status.pid),
             // What stands in its line may be cut off there.
             What::Daemon(None) => row.cells[2].clone(),
+            What::NotServed(next) => folded(&format!("{}; {next}", row.cells[2]), self.width()).join("\n"),
         };
         // The first line of it says what the heading says, and the reason.
         lines.extend(

@@ -12,9 +12,12 @@ use parking_lot::Mutex;
 
 use super::rows::Row;
 use super::screen::Deed;
+use crate::cli::args::Common;
 use crate::cli::connection;
+use crate::cli::status::not_served::Absent;
 use crate::control::{Client, ClientError, Severity, Status, measure, sockets, unix_ms};
 use crate::events::{History, Page, Record, Sample, Series};
+use crate::source_side::NotServed;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// How often a daemon is asked for its past: in between, what each answer says is added here.
@@ -30,7 +33,9 @@ pub(in crate::cli) struct Host {
 }
 
 struct Inner {
+    common: Common,
     run: PathBuf,
+    absent: Mutex<Vec<NotServed>>,
     known: Mutex<BTreeMap<String, Known>>,
     /// What came of the last thing that was asked for.
     said: Mutex<Option<Said>>,
@@ -107,13 +112,15 @@ pub(in crate::cli) struct Look {
     pub now_unix_ms: u64,
     pub run: PathBuf,
     pub daemons: BTreeMap<String, Known>,
+    /// Sets that none of them serves.
+    pub absent: Vec<NotServed>,
     pub said: Option<Said>,
 }
 
 impl Look {
     /// In a line, and how bad it is.
     pub(in crate::cli) fn verdict(&self, rows: &[Row]) -> (String, Severity) {
-        if self.daemons.is_empty() {
+        if self.daemons.is_empty() && self.absent.is_empty() {
             return (format!("no daemon runs (none in {})", self.run.display()), Severity::Critical);
         }
         let count = |severity| rows.iter().filter(|row| row.severity == severity).count();
@@ -125,23 +132,35 @@ impl Look {
                 (format!("{critical} critical, {warnings} with a warning"), Severity::Critical)
             }
         };
-        let daemons = match self.daemons.len() {
-            1 => "1 daemon".to_owned(),
-            number => format!("{number} daemons"),
+        let counted = |number: usize, noun: &str| match number {
+            1 => format!("1 {noun}"),
+            number => format!("{number} {noun}s"),
         };
-        (format!("{daemons}: {verdict}"), worst)
+        let daemons = counted(self.daemons.len(), "daemon");
+        let absent = match self.absent.len() {
+            0 => String::new(),
+            number => format!(", {} not served", counted(number, "set")),
+        };
+        (format!("{daemons}{absent}: {verdict}"), worst)
     }
 
     pub(in crate::cli) fn rows(&self) -> Vec<Row> {
-        self.daemons.iter().flat_map(|(name, known)| Row::of(name, known)).collect()
+        let is_absent = |name: &str| self.absent.iter().any(|one| one.name == name);
+        // More is known of one that was killed than that.
+        let told =
+            |(name, known): &(&String, &Known)| !(matches!(known.answer, Answer::Dead) && is_absent(name));
+        let daemons = self.daemons.iter().filter(told).flat_map(|(name, known)| Row::of(name, known));
+        daemons.chain(self.absent.iter().map(|one| Row::not_served(one, self.now_unix_ms))).collect()
     }
 }
 
 impl Host {
     /// Errors: no thread can be started.
-    pub(in crate::cli) fn start(run: PathBuf) -> io::Result<Host> {
+    pub(in crate::cli) fn start(common: &Common) -> io::Result<Host> {
         let inner = Arc::new(Inner {
-            run,
+            common: common.clone(),
+            run: common.asked_dir(),
+            absent: Mutex::default(),
             known: Mutex::default(),
             said: Mutex::default(),
             version: AtomicU64::new(0),
@@ -168,6 +187,7 @@ impl Host {
             now_unix_ms,
             run: self.inner.run.clone(),
             daemons: self.inner.known.lock().clone(),
+            absent: self.inner.absent.lock().clone(),
             said: self.inner.said.lock().clone(),
         }
     }
@@ -217,6 +237,7 @@ impl Inner {
                 return;
             }
         };
+        *self.absent.lock() = Absent::look(&self.common).not_served;
         let mut known = self.known.lock();
         known.retain(|name, _| sockets.iter().any(|(there, _)| there == name));
         for (name, socket) in sockets {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::host::{Answer, Known};
+use crate::cli::status::not_served::{ended_words, finding};
 use crate::cli::status::{data_short, mirror_words, state_word};
 use crate::control::{
     ConnectionState, ConnectionStatus, Finding, Lag, MirrorStatus, ReplicaStatus, Role, Severity, Status,
     TargetKind,
 };
+use crate::source_side::NotServed;
 use crate::units;
 
 /// See the module.
@@ -34,6 +36,8 @@ pub(in crate::cli) enum What {
     Replica(Arc<Status>, usize),
     /// With a daemon that has said something, that.
     Daemon(Option<Arc<Status>>),
+    /// A set that no daemon serves, with what to do.
+    NotServed(String),
 }
 
 impl Row {
@@ -61,6 +65,19 @@ impl Row {
         rows
     }
 
+    /// Of a set that no daemon serves.
+    pub(in crate::cli) fn not_served(one: &NotServed, now: u64) -> Row {
+        let (directory, ended) = (one.directory.display().to_string(), ended_words(one, now));
+        Row {
+            id: one.name.clone(),
+            daemon: one.name.clone(),
+            severity: one.severity(),
+            cells: cells([&one.name, &directory, &ended, "", "", "", ""]),
+            what: What::NotServed(one.next.clone()),
+            findings: vec![finding(one.seen())],
+        }
+    }
+
     /// The UUID of the connection.
     pub(in crate::cli) fn uuid(&self) -> Option<&str> {
         self.connection().map(|connection| connection.uuid.as_str())
@@ -69,7 +86,7 @@ impl Row {
     pub(in crate::cli) fn connection(&self) -> Option<&ConnectionStatus> {
         match &self.what {
             What::Connection(status, at) => status.connections().get(*at),
-            What::Replica(..) | What::Daemon(_) => None,
+            What::Replica(..) | What::Daemon(_) | What::NotServed(_) => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::host::{Answer, Known, Look, Said};
 use super::keys::Key;
 use super::rows::Row;
 use super::screen::{Act, Mode, Screen};
+use crate::cli::status::not_served::tests::sample as sample_absent;
 use crate::cli::tests::sample_replica;
 use crate::control::tests::{sample_status, source_of};
 use crate::control::{
@@ -19,6 +20,7 @@ use crate::control::{
 };
 use crate::events::{About, Code, Event, Record, Sample, Series, Severity, What};
 use crate::packet::DataState;
+use crate::source_side::LastEnded;
 use crate::words::Order;
 
 const NOW: u64 = 1_700_000_000_000;
@@ -32,7 +34,7 @@ fn known(status: Status) -> Known {
 
 fn look(daemons: Vec<(&str, Known)>) -> Look {
     let daemons = daemons.into_iter().map(|(name, known)| (name.to_owned(), known)).collect();
-    Look { now_unix_ms: NOW, run: "/run/standin".into(), daemons, said: None }
+    Look { now_unix_ms: NOW, run: "/run/standin".into(), daemons, absent: Vec::new(), said: None }
 }
 
 fn picture(look: &Look, screen: &mut Screen, (width, height): (u16, u16)) -> (String, Terminal<TestBackend>) {
@@ -137,6 +139,21 @@ fn daemons_that_say_nothing_are_to_be_seen() {
     let parts = ["4 daemons: 3 critical", "X a", "was killed", "is asked", "mute 12 s"];
     shows(&look, &mut screen, &parts);
     shows(&look, &mut screen, &["this user may not talk to it"]);
+}
+
+#[test]
+fn sets_that_no_daemon_serves_are_to_be_seen() {
+    let mut dead = Known::default();
+    dead.answer = Answer::Dead;
+    let mut look = look(vec![("web", dead)]);
+    look.absent = vec![sample_absent(LastEnded::Killed)];
+    assert_eq!(look.rows().len(), 1, "what is known of a killed one stands once");
+    let parts =
+        ["1 daemon, 1 set not served: 1 critical", "X web", "/srv/web", "was killed", "systemctl start"];
+    shows(&look, &mut screen(), &parts);
+    look.daemons.clear();
+    look.absent = vec![sample_absent(LastEnded::Stopped)];
+    shows(&look, &mut screen(), &["1 set not served: 1 with a warning", "! web", "it was stopped"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::cli::status::{clock, label};
 use crate::cli::top::host::Look;
 use crate::cli::top::rows::{Row, TITLES, What};
 use crate::control::Severity;
-use crate::events::What as Told;
+use crate::events::{Code, What as Told};
 use crate::units;
 
 pub(super) const STYLE: &str = include_str!("style.css");
@@ -72,7 +72,11 @@ fn needs(rows: &[Row]) -> String {
     let mut all: Vec<(Severity, &str, String, &str)> = Vec::new();
     for row in rows {
         let needs = row.findings.iter().filter(|finding| finding.severity > Severity::Ok);
-        all.extend(needs.map(|one| (one.severity, row.daemon.as_str(), one.text.clone(), one.code.next())));
+        let next = |code: Code| match &row.what {
+            What::NotServed(next) => next.as_str(),
+            What::Connection(..) | What::Replica(..) | What::Daemon(_) => code.next(),
+        };
+        all.extend(needs.map(|one| (one.severity, row.daemon.as_str(), one.text.clone(), next(one.code))));
         // One that was killed, or does not answer, says nothing of itself.
         let is_silent = matches!(row.what, What::Daemon(None)) || row.cells[2].starts_with("mute ");
         if is_silent && row.severity > Severity::Ok {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::html::{Pace, STYLE, escaped, page};
+use crate::cli::status::not_served::tests::sample;
 use crate::cli::top::host::{Answer, Known, Look};
 use crate::control::tests::{sample_status, source_of};
 use crate::control::{Lag, Status};
 use crate::events::{About, Code, Event, Record, Sample, Series, Severity, What};
+use crate::source_side::LastEnded;
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -24,7 +26,7 @@ fn answering(answer: Answer) -> Known {
 
 fn look(daemons: Vec<(&str, Known)>) -> Look {
     let daemons = daemons.into_iter().map(|(name, known)| (name.to_owned(), known)).collect();
-    Look { now_unix_ms: NOW, run: "/run/standin".into(), daemons, said: None }
+    Look { now_unix_ms: NOW, run: "/run/standin".into(), daemons, absent: Vec::new(), said: None }
 }
 
 /// Every element is closed, and none is there that a name has made.
@@ -118,6 +120,22 @@ fn each_state_is_said_in_words() {
     let (critical, warning) =
         (page.find("<strong class=\"critical\""), page.find("<strong class=\"warning\""));
     assert!(critical.is_some() && critical < warning, "the worst comes first: {page}");
+}
+
+#[test]
+fn a_set_that_no_daemon_serves_needs_somebody() {
+    let mut look = look(vec![]);
+    look.absent = vec![sample(LastEnded::Stopped)];
+    let page = page(&look, Pace::Goes);
+    for part in [
+        "<title>(!) standin",
+        "What needs you",
+        "it was stopped in order",
+        "systemctl start standin@srv-web.service",
+    ] {
+        assert!(page.contains(part), "no '{part}' in {page}");
+    }
+    assert_whole(&page);
 }
 
 #[test]

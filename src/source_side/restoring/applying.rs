@@ -15,11 +15,11 @@ use super::RestoreOptions;
 use super::origin::Origin;
 use crate::apply::{Applier, DurablePoint, Run};
 use crate::failure::Failure;
-use crate::link::{Received, TargetEvent};
+use crate::link::{FrameReceiver, Received, TargetEvent};
 use crate::packet::{
     Birth, FrameHeader, ItemHeader, ItemNumber, LaneItem, LeftOut, ObjectId, OfCopy, TargetMessage,
 };
-use crate::resync::{ProgressSnapshot, Size};
+use crate::resync::{Pace, ProgressSnapshot, Size};
 use crate::target_side::{SourceSession, Surroundings, Synced, View};
 
 /// How long a frame is waited for before something else is looked at.
@@ -61,7 +61,7 @@ pub enum Stopped {
 
 /// Until the end that the replica's side sends.
 pub fn apply(
-    origin: &mut Origin,
+    (origin, pace): (&mut Origin, &Pace),
     applier: &mut Applier,
     stop: &AtomicBool,
     tell: impl Fn(&Tally, Duration),
@@ -75,14 +75,12 @@ pub fn apply(
     let (mut tally, mut told) = (Tally::default(), Instant::now());
     let mut due = Due::default();
     let reason = loop {
-        let (run, received) = match frames.at_hand() {
-            Some(frame) => (Run::GoesOn, Received::Frame(frame)),
-            None => (Run::Begins, frames.recv(PATIENCE)),
-        };
+        let (run, received) = next(&frames, pace);
         if let Received::Frame(frame) = &received
             && let FrameHeader::Item(ItemHeader { number, item }) = &frame.header
         {
             tally.count(item, frame.payload.len());
+            pace.sent(frame.payload.len() as u64);
             due.listed(*number, item);
         }
         if let Err(reason) = session.turn_in(run, received) {
@@ -100,6 +98,18 @@ pub fn apply(
         Some(End { orphans, left_out }) => Ok(Applied { tally, orphans, left_out }),
         None if stop.load(Relaxed) => Err(Stopped::BySignal),
         None => Err(Stopped::Lost(reason)),
+    }
+}
+
+/// The next frame, once its time has come: what is not taken slows down whoever sends.
+fn next(frames: &FrameReceiver, pace: &Pace) -> (Run, Received) {
+    if let Some(rest) = pace.rest() {
+        std::thread::sleep(rest.min(PATIENCE));
+        return (Run::Begins, Received::Idle);
+    }
+    match frames.at_hand() {
+        Some(frame) => (Run::GoesOn, Received::Frame(frame)),
+        None => (Run::Begins, frames.recv(PATIENCE)),
     }
 }
 

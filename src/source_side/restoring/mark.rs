@@ -10,6 +10,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::Believes;
 use crate::failure::Failure;
 use crate::packet::{Position, SetId, printable};
 use crate::store;
@@ -30,6 +31,9 @@ struct Document {
     /// As of which the replica was given.
     #[serde(default)]
     applied: Option<Position>,
+    /// Size and time were believed.
+    #[serde(default)]
+    by_differences: bool,
 }
 
 /// What a restoration brings.
@@ -75,12 +79,17 @@ impl Marked {
     pub fn put(
         root: File,
         set_state: &Path,
-        (from, applied): (&str, Option<Position>),
+        (from, applied, believes): (&str, Option<Position>, Believes),
         to: &Path,
     ) -> io::Result<(Marked, Bring)> {
         let state = working_state(set_state);
         store::own_directory(&state, 0o700, store::Symlink::Own)?;
-        let document = Document { from: from.into(), to: to.into(), applied };
+        let document = Document {
+            from: from.into(),
+            to: to.into(),
+            applied,
+            by_differences: believes == Believes::SizeAndTime,
+        };
         // A damaged one says nothing.
         let before = store::read_json::<Document>(&state.join(DOCUMENT)).ok().flatten();
         let goes_on = applied.is_some() && before.as_ref() == Some(&document) && of(&root)?.is_some();
@@ -167,7 +176,7 @@ mod tests {
             let state = place.path().join("state").join(name);
             fs::create_dir_all(&state).unwrap();
             let root = File::open(place.path().join("to")).unwrap();
-            Marked::put(root, &state, ("local:/replica", None), to).unwrap().0
+            Marked::put(root, &state, ("local:/replica", None, Believes::Nothing), to).unwrap().0
         };
         let state = |name: &str| working_state(&place.path().join("state").join(name));
         drop(begins("one", &to));

@@ -33,11 +33,12 @@ pub(super) use self::mark::refuse_unfinished;
 use self::origin::Origin;
 use self::place::Place;
 use super::record::{Restoring, SetRecord, StateError};
-use crate::apply::{Applier, Existing, LinkedOut, Places, Replica, Rules, Strays};
+use crate::apply::{Applier, Existing, LinkedOut, NameMatch, Places, Replica, Rules, Strays};
 use crate::failure::Failure;
 use crate::open_files;
 use crate::packet::SetId;
 use crate::preflight::check_root_user;
+use crate::resync::Pace;
 use crate::store;
 use crate::words::{OwnedBy, Target};
 
@@ -51,6 +52,9 @@ pub struct RestoreOptions {
     pub state: PathBuf,
     pub run: PathBuf,
     pub existing: Existing,
+    pub believes: Believes,
+    /// Bytes of content a second; `None`: as fast as it goes.
+    pub rate: Option<u64>,
     pub orphans: Orphans,
     /// By what files get their owners.
     pub owners: OwnedBy,
@@ -68,6 +72,13 @@ pub enum Orphans {
     Aside,
     Keep,
     Delete,
+}
+
+/// What says that a file that is there has the content of the replica's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Believes {
+    Nothing,
+    SizeAndTime,
 }
 
 /// What a restoration came to.
@@ -117,7 +128,7 @@ pub fn restore(options: &RestoreOptions, tell: impl Fn(&Tally, Duration)) -> Res
     let places = place.places(&options.set_state());
     let orphans_before = leaving::orphans_in(&places);
     let mut applier = open(options, &places, set, bring)?;
-    let applied = applying::apply(&mut origin, &mut applier, &stop, tell);
+    let applied = applying::apply((&mut origin, &options.pace()), &mut applier, &stop, tell);
     let kept = applier.kept();
     let allowed = origin.allowed();
     drop(applier);
@@ -162,7 +173,13 @@ impl RestoreOptions {
     /// What is in the directory at the end is what the replica has, and nothing else. What was left as it was
     /// may differ under the same size and time.
     fn takes_all(&self) -> bool {
-        self.existing == Existing::Replace && !self.force
+        self.existing == Existing::Replace && self.believes == Believes::Nothing && !self.force
+    }
+
+    fn pace(&self) -> Pace {
+        let pace = Pace::default();
+        pace.set_rate(self.rate);
+        pace
     }
 
     fn rules(&self, bring: Bring) -> Rules {
@@ -170,9 +187,12 @@ impl RestoreOptions {
             Orphans::Aside | Orphans::Delete => Strays::AsideOnDisk,
             Orphans::Keep => Strays::Keep,
         };
-        let suspects_all = bring == Bring::Everything;
+        let (suspects_all, name_match) = match self.believes {
+            Believes::Nothing => (bring == Bring::Everything, NameMatch::Copy),
+            Believes::SizeAndTime => (false, NameMatch::Compare),
+        };
         let linked_out = LinkedOut::Replaced;
-        Rules { existing: self.existing, strays, suspects_all, linked_out, ..Rules::default() }
+        Rules { name_match, existing: self.existing, strays, suspects_all, linked_out }
     }
 }
 

@@ -118,15 +118,16 @@ impl Taken {
         applied: Option<Position>,
     ) -> Result<(Marked, Bring), Failure> {
         let (root, from) = (self.root.try_clone(), options.from.to_string());
-        root.and_then(|root| Marked::put(root, &options.set_state(), (&from, applied), &options.to)).map_err(
-            |error| {
-                Failure::new(
-                    format!("{} cannot be marked as incomplete: {error}.", options.to.display()),
-                    UNTOUCHED,
-                    "Mend this and start again.",
-                )
-            },
-        )
+        root.and_then(|root| {
+            Marked::put(root, &options.set_state(), (&from, applied, options.believes), &options.to)
+        })
+        .map_err(|error| {
+            Failure::new(
+                format!("{} cannot be marked as incomplete: {error}.", options.to.display()),
+                UNTOUCHED,
+                "Mend this and start again.",
+            )
+        })
     }
 
     /// What is in the way waits beside it, or in it where it is a mount point.
