@@ -79,6 +79,7 @@ impl Session {
         }
         let bound = if was_seen { bound } else { self.unless_linked_out(replica, bound)? };
         let lack = self.lack(entry.object)?;
+        self.outside.is_listed_now(entry.object);
         self.before_shown(entry, was_seen)?;
         let placed = self.place(replica, into, (entry, was_seen), bound)?;
         if entry.birth == Birth::Directory {

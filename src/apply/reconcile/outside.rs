@@ -36,6 +36,8 @@ pub(super) struct Outside {
     came_in_anywhere: bool,
     /// Files that are asked for since the last one came.
     asked: HashSet<ObjectId>,
+    /// Files that no listing has shown since they may have been out.
+    unlisted: HashSet<ObjectId>,
 }
 
 impl Outside {
@@ -63,6 +65,15 @@ impl Outside {
         if self.came_in.contains(&dir) {
             self.comes(shown);
         }
+    }
+
+    /// A file is to be listed where it gets a name.
+    pub(super) fn awaits_listing(&self, object: ObjectId) -> bool {
+        self.unlisted.contains(&object)
+    }
+
+    pub(super) fn is_listed_now(&mut self, object: ObjectId) {
+        self.unlisted.remove(&object);
     }
 
     /// All of its names were shown.
@@ -212,6 +223,8 @@ impl Session {
         self.comes_anew(object)?;
         self.unsettled.forget(object);
         replica.forget_time(object);
+        // Too many of them are asked for at the end.
+        add_or_clear(&mut self.outside.unlisted, object, STAGED_KNOWN_MAX);
         self.incomplete.add(object)
     }
 

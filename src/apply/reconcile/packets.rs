@@ -221,6 +221,7 @@ impl Session {
         let Some(dir) = self.directory_of(replica, at)? else { return Ok(()) };
         let was_seen = self.is_seen(replica, object)?
             && !self.is_unfinished(object)?
+            && !self.outside.awaits_listing(object)
             && !self.passes_the_walk(replica, at.dir, object)?;
         let is_here = self.give_name(replica, &dir, at, object)?;
         if is_here {

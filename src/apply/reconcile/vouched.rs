@@ -27,7 +27,7 @@ use super::part::Missed;
 use super::planted::{self, Planted};
 use super::table::{Kept, Table, key_of};
 use crate::apply::fault::Fault;
-use crate::apply::replica::{Copied, Delete, Lack, Replica, Resolved};
+use crate::apply::replica::{Copied, Delete, Replica, Resolved};
 use crate::clone::names_kept;
 use crate::limits::{ASKED_IN_MEMORY, CLAIMS_IN_MEMORY, DELETE_GUARD_FILES_MIN, OWED_CALLED_MAX};
 use crate::packet::{
@@ -234,14 +234,11 @@ impl Session {
         }
     }
 
-    /// What nobody has asked for yet: a session before this one has made it, or it may have been out of the set.
+    /// What a session before this one has made, and nobody has asked for yet.
     pub(super) fn is_unfinished(&self, object: ObjectId) -> Result<bool, Fault> {
-        let lacks = match self.incomplete.lack(object)? {
-            Some(Lack::Content) => true,
-            Some(Lack::Left) => self.vouching.is_some(),
-            None => false,
-        };
-        Ok(lacks && !self.asked.contains(object)?)
+        Ok(self.vouching.is_some()
+            && self.incomplete.lack(object)?.is_some()
+            && !self.asked.contains(object)?)
     }
 
     /// A doubt is on no disk: before the source hears of the first one, the replica is bad by more than what
