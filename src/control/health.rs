@@ -339,8 +339,9 @@ impl ConnectionStatus {
             let text = format!("{}: {}.", self.label(), self.reason);
             return Some(Finding::warning(Code::ConnectionStopped, text));
         }
-        // It connects anew for one that somebody asked for, or that follows what came into the set.
-        let begins = self.state == ConnectionState::Started && self.mirror == MirrorStatus::Calculating;
+        // It connects anew for one that somebody asked for, or that follows what came into the set, or takes it already.
+        let is_taken = matches!(self.mirror, MirrorStatus::Calculating | MirrorStatus::Mirroring { .. });
+        let begins = self.state == ConnectionState::Started && is_taken;
         if self.needs_copy && begins {
             return Some(Finding::warning(Code::CopyNeeded, format!("{}: {}.", self.label(), self.reason)));
         }

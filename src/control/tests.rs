@@ -493,10 +493,12 @@ fn verdicts_follow_from_the_state() {
         source_of(status).connections[0].data = DataState::Bad;
         source_of(status).connections[0].mirror = mirroring;
     });
-    check("a copy is about to begin", Severity::Warning, &|status| {
-        let at = &mut source_of(status).connections[0];
-        (at.data, at.needs_copy, at.mirror) = (DataState::Bad, true, MirrorStatus::Calculating);
-    });
+    for mirror in [MirrorStatus::Calculating, mirroring] {
+        check("a copy is about to begin, or has", Severity::Warning, &|status| {
+            let at = &mut source_of(status).connections[0];
+            (at.data, at.needs_copy, at.mirror) = (DataState::Bad, true, mirror);
+        });
+    }
     check("half a copy, and nobody at it", Severity::Critical, &|status| {
         source_of(status).connections[0].data = DataState::Bad;
         source_of(status).connections[0].mirror = MirrorStatus::Stopped;

@@ -39,7 +39,9 @@ impl Trials {
 
     /// One that somebody has asked for.
     pub fn asked(&self, now: Now) -> Option<Told> {
-        let path = asked_path(&self.dir);
+        // Taken before it is read: what somebody asks meanwhile stays.
+        let path = self.dir.join("testing.json");
+        fs::rename(asked_path(&self.dir), &path).ok()?;
         let asked = store::read_json::<Asked>(&path).ok().flatten();
         let _ = fs::remove_file(&path);
         let text = "A person tries the hooks: nothing has happened.".to_owned();
@@ -107,4 +109,34 @@ fn said(common: &Common, ended: &Ended) -> u8 {
         output::text(&format!("{how}{}.\n{}", ended.words(), ended.output.trim_end()));
     }
     if ended.is_success() { 0 } else { crate::cli::CANNOT }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever asks at the same moment as it is looked for is heard, once.
+    #[test]
+    fn none_that_was_asked_for_is_lost() {
+        const TRIALS: u32 = 300;
+        let dir = tempfile::tempdir().unwrap();
+        let trials = Trials::new(dir.path());
+        let now = || Now { since_start: Duration::ZERO, unix_ms: 1 };
+        std::thread::scope(|scope| {
+            let asks = scope.spawn(|| {
+                for number in 0..TRIALS {
+                    store::replace_json(&asked_path(dir.path()), &Asked { id: number.to_string() }).unwrap();
+                    while asked_path(dir.path()).exists() {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let mut heard = Vec::new();
+            while !asks.is_finished() {
+                heard.extend(trials.asked(now()).map(|told| told.id));
+            }
+            let all: Vec<_> = (0..TRIALS).map(|number| number.to_string()).collect();
+            assert_eq!(heard, all);
+        });
+    }
 }
