@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::host::{
-    COMMAND_MAX, Daemon, STOP_MAX, SYNC_MAX, clear_mounts, describe, is_mounted, output_within,
+    COMMAND_MAX, Daemon, Place, STOP_MAX, SYNC_MAX, clear_mounts, describe, is_mounted, output_within,
 };
 use crate::pair::kill;
-use crate::stand_in::{Scene, Side};
+use crate::stand_in::{Scene, Side, assert_same};
 use crate::switch::{handed_over, in_line, over, switch, take_over};
 use crate::tree;
 
@@ -299,11 +299,19 @@ fn take_over_at_home(side: &mut Side, to: &str) {
 /// To and fro under programs that write: nothing that they were told is written is missing at the end.
 #[test]
 fn ten_switches_under_load_lose_nothing() {
-    let mut scene = Scene::in_place(&[]);
+    switches_under_load_lose_nothing(Scene::in_place(&[]), 10);
+}
+
+#[test]
+fn switches_of_whole_disks_under_load_lose_nothing() {
+    switches_under_load_lose_nothing(Scene::on_disks("ext4", 96, Place::Over), 4);
+}
+
+fn switches_under_load_lose_nothing(mut scene: Scene, rounds: u32) {
     let Scene { old, new, .. } = &mut scene;
     let mut acknowledged: Vec<String> = Vec::new();
     let mut frozen = Vec::new();
-    for round in 1..=10u32 {
+    for round in 1..=rounds {
         let leaves = if round % 2 == 1 { &mut *old } else { &mut *new };
         let writers =
             ["a", "b"].map(|name| Writer::start(&leaves.point, &format!("{name} in round {round}")));
@@ -338,7 +346,7 @@ fn ten_switches_under_load_lose_nothing() {
         }
     }
     Side::stop(&mut old.protect);
-    tree::assert_same(&old.tree(), &new.tree());
+    assert_same(&old.tree(), &new.tree());
     all_there(&acknowledged, &new.tree());
     clear_mounts(&new.point);
     eprintln!("{} synced writes, none lost; no mount for (ms) {frozen:?}", acknowledged.len());

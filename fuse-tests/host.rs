@@ -24,7 +24,7 @@ use rustix::mount::UnmountFlags;
 use tempfile::TempDir;
 
 pub use self::frozen::Frozen;
-pub use self::mounts::{clear_mounts, is_mounted};
+pub use self::mounts::{clear_mounts, clear_mounts_above, is_mounted};
 use crate::tree::{self, Rules, Seen};
 
 /// From the start of the daemon to its line `ready`.

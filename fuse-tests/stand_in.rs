@@ -10,8 +10,8 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::host::{
-    COMMAND_MAX, Daemon, STOP_MAX, SYNC_MAX, clear_mounts, describe, dir_on_disk, output_within,
-    require_host, standin, wait_in_line,
+    COMMAND_MAX, Daemon, Image, Place, STOP_MAX, SYNC_MAX, clear_mounts_above, describe, dir_on_disk,
+    output_within, require_host, require_program, run, standin, wait_in_line,
 };
 use crate::pair::kill;
 use crate::tree;
@@ -21,6 +21,8 @@ pub struct Side {
     pub at: PathBuf,
     /// Where programs have the data.
     pub point: PathBuf,
+    /// Disks that are mounted there themselves.
+    disks: usize,
     port: u16,
     pub serve: Option<Daemon>,
     pub protect: Option<Daemon>,
@@ -35,6 +37,7 @@ impl Side {
         let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         Side {
             point: at.join("mount"),
+            disks: 0,
             at,
             port: free.expect("a free port").port(),
             serve: None,
@@ -147,7 +150,7 @@ impl Drop for Side {
         for mut daemon in [self.protect.take(), self.serve.take()].into_iter().flatten() {
             kill(&mut daemon);
         }
-        clear_mounts(&self.point);
+        clear_mounts_above(&self.point, self.disks);
     }
 }
 
@@ -155,6 +158,8 @@ impl Drop for Side {
 pub struct Scene {
     pub old: Side,
     pub new: Side,
+    // Dropped after those who use them.
+    _disks: Vec<Image>,
     _base: TempDir,
 }
 
@@ -164,7 +169,7 @@ impl Scene {
         require_host();
         let base = dir_on_disk();
         let (old, new) = (Side::new(base.path(), "old"), Side::new(base.path(), "new"));
-        Scene { old, new, _base: base }.with_everything_at_both(arguments)
+        Scene { old, new, _disks: Vec::new(), _base: base }.with_everything_at_both(arguments)
     }
 
     /// As [`Scene::with_a_source`]; programs on the source have the data where they are.
@@ -174,7 +179,30 @@ impl Scene {
         let (mut old, new) = (Side::new(base.path(), "old"), Side::new(base.path(), "new"));
         fs::create_dir_all(old.tree()).expect("a directory");
         old.point = old.tree();
-        Scene { old, new, _base: base }.with_everything_at_both(arguments)
+        Scene { old, new, _disks: Vec::new(), _base: base }.with_everything_at_both(arguments)
+    }
+
+    /// On either host the directory is a mount point, or with btrfs the root of a subvolume.
+    pub fn on_disks(kind: &'static str, mib: u64, place: Place) -> Scene {
+        require_host();
+        let base = dir_on_disk();
+        let (mut old, new) = (Side::new(base.path(), "old"), Side::new(base.path(), "new"));
+        let disk = |side: &Side| match kind {
+            "btrfs" => {
+                fs::remove_dir(side.at.join("srv")).expect("it is empty");
+                let disk = Image::mount(&side.at, side.at.join("srv"), kind, mib);
+                let mut made = Command::new(require_program("btrfs"));
+                run(made.args(["-q", "subvolume", "create"]).arg(side.tree()));
+                disk
+            }
+            kind => Image::mount(&side.at, side.tree(), kind, mib),
+        };
+        let disks = [&old, &new].map(disk).into();
+        if place == Place::Over {
+            old.point = old.tree();
+            old.disks = usize::from(kind != "btrfs");
+        }
+        Scene { old, new, _disks: disks, _base: base }.with_everything_at_both(&[])
     }
 
     fn with_everything_at_both(mut self, arguments: &[&str]) -> Scene {
@@ -192,13 +220,24 @@ impl Scene {
     /// The source is gone in the middle of its work: what it wrote last never came.
     fn without_a_source() -> Scene {
         let mut scene = Scene::with_a_source(&[]);
-        let old = &mut scene.old;
-        kill(old.protect.as_mut().expect("it runs"));
-        old.protect = None;
-        clear_mounts(&old.at.join("mount"));
-        fs::write(old.tree().join("d/1"), "never shipped").expect("a write");
+        scene.source_dies();
         scene
     }
+
+    fn source_dies(&mut self) {
+        let old = &mut self.old;
+        kill(old.protect.as_mut().expect("it runs"));
+        old.protect = None;
+        clear_mounts_above(&old.point, old.disks);
+        fs::write(old.tree().join("d/1"), "never shipped").expect("a write");
+    }
+}
+
+/// What belongs to a replica, and lies in it where it is a mount point, is none of the data.
+#[track_caller]
+pub fn assert_same(left: &Path, right: &Path) {
+    let rules = tree::Rules { skip_at_root: vec![b".standin.limbo".to_vec()], ..tree::Rules::default() };
+    tree::assert_same_by(left, right, &rules);
 }
 
 pub fn fill(root: &Path) {
@@ -234,7 +273,21 @@ fn copied(side: &Side) -> String {
 /// The old source came back and was answered with a copy: what the stand-in had written was overwritten.
 #[test]
 fn a_replica_stands_in_and_its_source_comes_home() {
-    let mut scene = Scene::without_a_source();
+    comes_home(Scene::without_a_source());
+}
+
+/// Where neither is a directory of its disk, but the whole of it.
+#[test]
+fn a_disk_stands_in_for_a_disk() {
+    for (kind, mib) in [("ext4", 96), ("xfs", 320), ("btrfs", 200)] {
+        eprintln!("{kind}");
+        let mut scene = Scene::on_disks(kind, mib, Place::Beside);
+        scene.source_dies();
+        comes_home(scene);
+    }
+}
+
+fn comes_home(mut scene: Scene) {
     let Scene { old, new, .. } = &mut scene;
     // While the target daemon runs, which lets the replica go.
     new.protect(&["--stand-in"]);
@@ -255,7 +308,7 @@ fn a_replica_stands_in_and_its_source_comes_home() {
     new.in_line();
     work(new, "the second");
     new.in_line();
-    tree::assert_same(&new.tree(), &old.tree());
+    assert_same(&new.tree(), &old.tree());
     eprintln!("to the old source: {}", copied(new));
 
     // What only the old source had is kept until somebody says that it may go.
@@ -278,7 +331,7 @@ fn a_replica_stands_in_and_its_source_comes_home() {
     eprintln!("frozen for {:?}, with a start that was refused", last.elapsed());
     work(old, "the third");
     old.in_line();
-    tree::assert_same(&old.tree(), &new.tree());
+    assert_same(&old.tree(), &new.tree());
     new.refuses(&[], "replica of a stand-in");
     Side::stop(&mut old.protect);
 }

@@ -33,7 +33,12 @@ fn mounts_at(at: &Path) -> Vec<String> {
 
 /// Takes away all mounts at a place, also hanging ones: their connections are aborted first.
 pub fn clear_mounts(at: &Path) {
-    for device in mounts_at(at) {
+    clear_mounts_above(at, 0);
+}
+
+/// As [`clear_mounts`], but what was there first stays: the disk of the directory.
+pub fn clear_mounts_above(at: &Path, disks: usize) {
+    for device in mounts_at(at).into_iter().skip(disks) {
         let connection = device.rsplit(':').next().unwrap_or_default();
         let _ = fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1");
         let _ = unmount(at, UnmountFlags::DETACH);

@@ -171,7 +171,7 @@ pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Prefl
     if !hidden.is_empty() {
         warnings.push(format!("Hidden by the mount, and not replicated: {}.", list(&hidden)));
     }
-    if tree.join(RESERVED_NAME).symlink_metadata().is_ok() {
+    if tree.join(RESERVED_NAME).symlink_metadata().is_ok_and(|meta| !is_limbo(&meta)) {
         warnings.push(format!(
             "{RESERVED_NAME} at the top of {} is not shown by the mount, and not replicated: that name is standin's own. If it is \
              yours, give it another one.",
@@ -182,6 +182,11 @@ pub fn check_but(options: &ProtectOptions, lets_go: Option<u32>) -> Result<Prefl
     let ways = Ways::to(tree, &mounts).map_err(|error| unreadable("/proc/self/mountinfo", &error))?;
     warnings.extend(elsewhere_warning(&ways.look().map_err(|error| unreadable("/proc", &error))?));
     Ok(Preflight { facts, hidden, writers, ways, warnings })
+}
+
+/// As a target makes it in a replica that is a mount point: that directory was, or is, one.
+fn is_limbo(meta: &fs::Metadata) -> bool {
+    meta.is_dir() && (meta.uid(), meta.mode() & 0o7777) == (0, 0o700)
 }
 
 /// Only root can mount for all users, keep owners and open by handle.

@@ -6,7 +6,7 @@ use std::io;
 use super::super::record::{self, SetRecord, StateError};
 use super::super::remote::not_paired;
 use super::super::startup::io_failure;
-use super::{Taken, bad, find_state, in_use, lost_writes, never_came, other_set, places};
+use super::{Taken, bad, find_state, in_use, lost_writes, never_came, other_set};
 use crate::apply::{resting, stood_in_of};
 use crate::failure::Failure;
 use crate::packet::{DataState, Epoch, History, Incarnation, SetId};
@@ -71,7 +71,6 @@ pub fn foresee(options: &ProtectOptions) -> Result<Foreseen, Failure> {
     let own = record.as_ref().filter(|record| record.set == known.set);
 
     let mut refusals = Vec::new();
-    refusals.extend(places(options, &state).err());
     if is_wanted(&state) {
         refusals.push(in_use(options));
     }

@@ -180,26 +180,10 @@ fn is_state_of(state: &Path, tree: &Path) -> bool {
     is_it().unwrap_or(false)
 }
 
-/// Errors: what belongs to the replica lies in it.
-fn places(options: &ProtectOptions, state: &Path) -> Result<Places, Failure> {
-    let places = Places::beside(options.tree(), state);
-    match places.limbo.parent() == Some(&*places.root) {
-        false => Ok(places),
-        true => Err(Failure::new(
-            format!(
-                "{} is a mount point or a subvolume: what belongs to the replica lies in it.",
-                options.tree().display()
-            ),
-            LEFT_ALONE,
-            "A stand-in of such a replica is not in this version: restore from it instead.",
-        )),
-    }
-}
-
 /// Opens the replica; a target daemon that has it lets it go, while no source works on it.
 fn take(options: &ProtectOptions, state: &Path) -> Result<(Locked, Replica), Failure> {
     let shown = options.tree().display();
-    let places = places(options, state)?;
+    let places = Places::beside(options.tree(), state);
     let failed = |error: &io::Error| io_failure(&format!("the replica {shown} cannot be taken"), error);
     let deadline = Instant::now() + REPLICA_LET_GO_PATIENCE;
     let wanted = loop {
