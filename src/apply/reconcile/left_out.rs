@@ -133,6 +133,8 @@ impl Session {
         match done {
             // An op has removed it since it was listed, or it was left out.
             Err(Fault::MissingObject(_)) => Ok(()),
+            // Or one has taken it out of the set: where it comes back all of it is asked for.
+            Err(Fault::Outside { path, .. }) if replica.lies_aside(&path)? => Ok(()),
             Err(fault) if self.keeps_out(replica, &fault) => {
                 self.leave_object(replica, object, &fault);
                 Ok(())

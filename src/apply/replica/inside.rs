@@ -109,6 +109,11 @@ impl Replica {
         Ok(Grounds { root, limbo, gone, as_of: clock::now() })
     }
 
+    /// Whether a path is of what was moved aside, deleted or kept for a clone.
+    pub(in crate::apply) fn lies_aside(&self, path: &str) -> Result<bool, Fault> {
+        Ok(self.grounds_now()?.gone.iter().any(|gone| Path::new(path).starts_with(gone)))
+    }
+
     /// Where the kernel has seen an object last.
     pub(in crate::apply) fn remembered(&self, file: &File) -> Result<Remembered, Fault> {
         match std::fs::read_link(proc_path(file.as_fd())) {

@@ -50,6 +50,8 @@ struct World {
     seen: Seen,
     /// A person removes what waits in limbo when nobody works on the replica.
     is_cleared: bool,
+    /// The session that runs shows everything.
+    is_whole: bool,
     /// A bug of the sender: items go after packets that they do not show.
     is_late: bool,
     /// Content goes by blocks where the target has other content.
@@ -87,6 +89,7 @@ impl World {
             inbox: Vec::new(),
             sent: 0,
             seen: Seen::default(),
+            is_whole: false,
             is_late: false,
             is_cleared: false,
             by_blocks: false,
@@ -161,6 +164,7 @@ impl World {
 
     fn begin(&mut self) -> Checked {
         self.remember_good()?;
+        self.is_whole = true;
         self.seen.sessions += 1;
         self.sent = self.origin.log.len();
         (self.owed, self.inbox) = (Owed::new(), Vec::new());
@@ -252,7 +256,8 @@ impl World {
             }
             let way = random.below(100);
             if step < calm && way < 45 {
-                self.origin.may_arrive(self.owed.end.is_none());
+                // Where only what is owed is sent, all is sent anew for what nobody has marked.
+                self.origin.may_arrive(self.is_whole && self.owed.end.is_none());
                 self.origin.change(random);
             } else if way < 60 && !self.inbox.is_empty() && random.below(10) < 7 {
                 let message = self.inbox.remove(0);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::*;
 use super::origin::{NAMES, OBJECTS_MAX, Object, Origin, ROOT, id};
+use super::owed::outages;
 use super::{Planted, World, is_missed, planted, run_in, seeds};
 use crate::packet::LINKS_UNKNOWN;
 use crate::random::Random;
@@ -246,6 +247,20 @@ fn what_was_out_of_the_set_comes_back_as_it_is() {
     }
     println!("left, came, untold: {seen:?}");
     assert!(seeds(200).len() < 200 || seen.iter().all(|count| *count > 300), "{seen:?}");
+}
+
+/// Sessions of what is owed, that is what was marked: out of the set nothing is.
+#[test]
+fn what_was_out_of_the_set_is_owed_as_it_is() {
+    let mut seen = [0; 3];
+    for seed in seeds(200) {
+        println!("seed {seed}");
+        let (mut world, mut random) = (world(), Random::new(seed));
+        outages(&mut world, &mut random, seed, None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        seen = [seen[0] + world.seen.sessions, seen[1] + world.seen.whole, seen[2] + world.origin.out().came];
+    }
+    println!("sessions, whole ones, came: {seen:?}");
+    assert!(seeds(200).len() < 200 || seen[0] > 2 * seen[1] && seen[2] > 300, "{seen:?}");
 }
 
 /// One seed in some hundreds comes upon each.

@@ -38,7 +38,7 @@ impl Mark {
 
 /// A bug of the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Forgets {
+pub(super) enum Forgets {
     /// A directory whose names have changed.
     Names,
     /// A range of content.
@@ -84,7 +84,10 @@ fn marks(origin: &Origin, from: usize) -> BTreeMap<u64, Mark> {
             Op::Link { at, .. }
             | Op::Unlink { at, .. }
             | Op::Keep { at, .. }
+            | Op::Leave { at, .. }
+            | Op::Place { at, .. }
             | Op::RemoveDirectory { at, .. } => names(at),
+            Op::Stage { object, .. } => mark(*object, &mut |mark| mark.tail = Some(0)),
             Op::Rename { from, to, object, .. } => {
                 names(from);
                 names(to);
@@ -151,6 +154,7 @@ impl World {
     /// A session that shows what has changed.
     fn begin_owed(&mut self, known: &Known, forgets: Option<Forgets>) -> Checked {
         self.remember_good()?;
+        self.is_whole = false;
         self.seen.sessions += 1;
         self.sent = self.origin.log.len();
         (self.owed, self.inbox) = (Owed::new(), Vec::new());
@@ -177,7 +181,8 @@ impl World {
             if mark.names && object.is_directory() {
                 self.owed.due.push(Due { dir: number, walks: false });
             }
-            if number != ROOT && forgets != Some(Forgets::Attributes) {
+            let is_in = self.origin.in_the_set(number).is_some();
+            if number != ROOT && is_in && forgets != Some(Forgets::Attributes) {
                 self.owed.jobs.push_back(Job::Xattrs(number));
             }
         }
@@ -224,7 +229,12 @@ fn run(seed: u64, forgets: Option<Forgets>) -> Result<Seen, String> {
     Ok(world.seen)
 }
 
-fn outages(world: &mut World, random: &mut Random, seed: u64, forgets: Option<Forgets>) -> Checked {
+pub(super) fn outages(
+    world: &mut World,
+    random: &mut Random,
+    seed: u64,
+    forgets: Option<Forgets>,
+) -> Checked {
     world.origin.keeping = keeping_of(seed);
     world.origin.has_ticks = random.one_in(2);
     let before = random.below(90);
@@ -248,6 +258,7 @@ fn outages(world: &mut World, random: &mut Random, seed: u64, forgets: Option<Fo
                 break;
             }
             world.cut(random);
+            world.origin.may_arrive(false);
             if matches!(forgets, Some(Forgets::WhatWasCut | Forgets::ToCall)) {
                 known = Known::since(&world.origin);
             }
@@ -258,7 +269,9 @@ fn outages(world: &mut World, random: &mut Random, seed: u64, forgets: Option<Fo
             return Err("a session that was not cut has no end".into());
         }
         world.check()?;
-        if world.seen.whole == 0 {
+        world.origin.may_arrive(false);
+        // What leaves the set is aside.
+        if world.seen.whole == 0 && world.origin.directories_out.is_none() {
             world.has_no_orphans()?;
         }
     }
